@@ -1,0 +1,125 @@
+//! [`Layer`]: one weight with what is known about it, the argument of every score and every quantizer.
+
+use ndarray::{Array2, ArrayD};
+
+use crate::evidence::{Inputs, LayerEvidence, Outputs, PositionStatistics};
+use crate::{Element, Error, Parameter, Result};
+
+/// One parameter and the evidence about it, borrowed.
+///
+/// Getters of evidence return an error that names the layer and what is missing, so that a criterion can ask
+/// with `?`.
+///
+/// ```
+/// use ndarray::array;
+/// use niwaki::{ErrorKind, Layer, Parameter};
+///
+/// let parameter = Parameter::linear("fc.weight", array![[1.0f32, -2.0]]);
+/// let layer = Layer::new(&parameter);
+/// assert_eq!(layer.parameter().units(), 1);
+/// let error = layer.outputs().unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::MissingEvidence);
+/// assert!(error.to_string().contains("fc.weight"));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Layer<'a, F> {
+    parameter: &'a Parameter<F>,
+    evidence: Option<&'a LayerEvidence<F>>,
+}
+
+impl<'a, F: Element> Layer<'a, F> {
+    /// A layer about which nothing was seen.
+    pub fn new(parameter: &'a Parameter<F>) -> Self {
+        Self { parameter, evidence: None }
+    }
+
+    pub(crate) fn with_evidence(parameter: &'a Parameter<F>, evidence: Option<&'a LayerEvidence<F>>) -> Self {
+        Self { parameter, evidence }
+    }
+
+    /// The parameter's name.
+    pub fn name(&self) -> &'a str {
+        self.parameter.name()
+    }
+
+    /// The parameter: values, kind, axes.
+    pub fn parameter(&self) -> &'a Parameter<F> {
+        self.parameter
+    }
+
+    /// What its units answered.
+    ///
+    /// # Errors
+    /// [`ErrorKind::MissingEvidence`](crate::ErrorKind::MissingEvidence), as for all getters below.
+    pub fn outputs(&self) -> Result<&'a Outputs> {
+        self.seen(|e| e.outputs.as_ref(), "outputs (Evidence::record_output)")
+    }
+
+    /// Statistics of each position of its output map.
+    ///
+    /// # Errors
+    /// No outputs were recorded, or without [`Needs::MAPS`](crate::Needs::MAPS).
+    pub fn positions(&self) -> Result<&'a PositionStatistics> {
+        self.outputs()?.positions().ok_or_else(|| self.missing("output maps (Needs::MAPS)"))
+    }
+
+    /// What it read.
+    ///
+    /// # Errors
+    /// No inputs were recorded.
+    pub fn inputs(&self) -> Result<&'a Inputs> {
+        self.seen(|e| e.inputs.as_ref(), "inputs (Evidence::record_input)")
+    }
+
+    /// Whether inputs were recorded: for methods that use them when they are there.
+    pub fn has_inputs(&self) -> bool {
+        self.evidence.is_some_and(|e| e.inputs.is_some())
+    }
+
+    /// Σ x·xᵀ of its inputs, for one group of a convolution.
+    ///
+    /// # Errors
+    /// No inputs were recorded, or without [`Needs::GRAM`](crate::Needs::GRAM), or there is no such group.
+    pub fn gram(&self, group: usize) -> Result<&'a Array2<f64>> {
+        let inputs = self.inputs()?;
+        if group >= inputs.groups() {
+            let (name, groups) = (self.name(), inputs.groups());
+            return Err(Error::setting(format!("layer `{name}`: group {group} of {groups}")));
+        }
+        inputs.gram(group).ok_or_else(|| self.missing("input Gram matrices (Needs::GRAM)"))
+    }
+
+    /// The mean gradient of the loss in its weights.
+    ///
+    /// # Errors
+    /// No gradient was recorded.
+    pub fn gradient(&self) -> Result<ArrayD<F>> {
+        let seen = self.seen(|e| e.gradient.as_ref(), "gradients (Evidence::record_gradient)");
+        seen.map(super::MeanArray::mean)
+    }
+
+    /// Its weights at an earlier training step.
+    ///
+    /// # Errors
+    /// No snapshot was recorded.
+    pub fn snapshot(&self) -> Result<&'a ArrayD<F>> {
+        self.seen(|e| e.snapshot.as_ref(), "snapshots (Evidence::record_snapshot)")
+    }
+
+    /// The mean gradient at that step.
+    ///
+    /// # Errors
+    /// No gradient was recorded there.
+    pub fn snapshot_gradient(&self) -> Result<ArrayD<F>> {
+        let what = "gradients at the snapshot (Evidence::record_snapshot_gradient)";
+        self.seen(|e| e.snapshot_gradient.as_ref(), what).map(super::MeanArray::mean)
+    }
+
+    fn seen<T>(&self, of: impl Fn(&'a LayerEvidence<F>) -> Option<&'a T>, what: &str) -> Result<&'a T> {
+        self.evidence.and_then(of).ok_or_else(|| self.missing(what))
+    }
+
+    fn missing(&self, what: &str) -> Error {
+        Error::missing(format!("layer `{}`: no {what} were recorded", self.name()))
+    }
+}

@@ -1,0 +1,11 @@
+//! Private loops over contiguous slices. Each is tested against the obvious way to write it.
+//!
+//! Everything parallel goes through [`par`], whose chunks do not depend on the number of threads.
+
+pub(crate) mod bits;
+pub(crate) mod linalg;
+pub(crate) mod minifloat;
+pub(crate) mod par;
+pub(crate) mod reduce;
+pub(crate) mod seed;
+pub(crate) mod select;

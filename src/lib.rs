@@ -1,0 +1,21 @@
+//! niwaki makes trained neural networks smaller.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod element;
+mod error;
+mod kernel;
+mod nothing;
+
+pub mod evidence;
+pub mod importance;
+pub mod model;
+pub mod prune;
+
+pub use element::Element;
+pub use error::{Error, ErrorKind, Result};
+pub use evidence::{Evidence, Layer, Needs};
+pub use model::{Block, Coupling, Geometry, Kind, Model, ModelBuilder, NormRole, Parameter, Pattern, Slot};
+pub use ndarray;
+pub use nothing::Nothing;

@@ -1,0 +1,236 @@
+//! Building a model, and all the checks that make one.
+
+use std::collections::{HashMap, HashSet};
+
+use ndarray::ArrayD;
+
+use crate::model::{Block, Coupling, CouplingBuilder, Geometry, Kind, Model, NormRole, Parameter};
+use crate::{Element, Error, Result};
+
+/// Collects parameters, couplings and blocks; [`build`](Self::build) checks them.
+///
+/// Parameters are given one by one, or all at once from a file with [`tensors`](Self::tensors), which guesses
+/// what each is; [`conv`](Self::conv), [`recurrent`](Self::recurrent), [`embedding`](Self::embedding),
+/// [`bias`](Self::bias) and [`batch_norm`](Self::batch_norm) then say what a guess cannot know.
+#[derive(Clone, Debug)]
+pub struct ModelBuilder<F> {
+    parameters: Vec<Parameter<F>>,
+    couplings: Vec<CouplingBuilder>,
+    blocks: Vec<Block>,
+    /// The first thing that was said of a parameter that is not there.
+    unknown: Option<Error>,
+}
+
+impl<F> Default for ModelBuilder<F> {
+    fn default() -> Self {
+        Self { parameters: Vec::new(), couplings: Vec::new(), blocks: Vec::new(), unknown: None }
+    }
+}
+
+impl<F: Element> ModelBuilder<F> {
+    /// Adds a parameter.
+    pub fn parameter(mut self, parameter: Parameter<F>) -> Self {
+        self.parameters.push(parameter);
+        self
+    }
+
+    /// Adds named arrays and guesses their kinds from PyTorch's habits: two axes are a linear layer, three to
+    /// five a convolution (stride 1, no padding, one group), `X.bias` belongs to `X.weight` where that has two
+    /// axes or more, `X.running_mean` makes `X.weight` and `X.bias` parts of a batch norm. The rest is
+    /// [`Kind::Other`].
+    pub fn tensors(mut self, tensors: impl IntoIterator<Item = (String, ArrayD<F>)>) -> Self {
+        let tensors: Vec<_> = tensors.into_iter().collect();
+        let axes: HashMap<&str, usize> = tensors.iter().map(|(n, a)| (n.as_str(), a.ndim())).collect();
+        let kinds: Vec<Kind> = tensors.iter().map(|(name, _)| guess(name, &axes)).collect();
+        self.parameters.extend(
+            tensors.into_iter().zip(kinds).map(|((name, array), kind)| Parameter::new(name, array, kind)),
+        );
+        self
+    }
+
+    /// Says that a parameter is a convolution of this geometry.
+    pub fn conv(self, name: &str, geometry: Geometry) -> Self {
+        self.describe(name, Kind::Conv(geometry))
+    }
+
+    /// Says that a parameter is a recurrent cell's matrix with this many stacked gates.
+    pub fn recurrent(self, name: &str, gates: usize) -> Self {
+        self.describe(name, Kind::Recurrent { gates })
+    }
+
+    /// Says that a parameter is an embedding table [entries, features].
+    pub fn embedding(self, name: &str) -> Self {
+        self.describe(name, Kind::Embedding)
+    }
+
+    /// Says that a vector is the bias of the weight `of`.
+    pub fn bias(self, name: &str, of: &str) -> Self {
+        self.describe(name, Kind::Bias { of: of.to_owned() })
+    }
+
+    /// Says that `{stem}.weight`, `.bias`, `.running_mean` and `.running_var` are the batch norm that directly
+    /// follows the weight `of`. Recovery folds into it what it would else put into a bias.
+    pub fn batch_norm(mut self, stem: &str, of: &str) -> Self {
+        let parts = [
+            ("weight", NormRole::Scale),
+            ("bias", NormRole::Shift),
+            ("running_mean", NormRole::Mean),
+            ("running_var", NormRole::Variance),
+        ];
+        for (part, role) in parts {
+            self = self.describe(&format!("{stem}.{part}"), Kind::Norm { role, of: Some(of.to_owned()) });
+        }
+        self
+    }
+
+    /// Adds a coupling.
+    pub fn coupling(mut self, coupling: CouplingBuilder) -> Self {
+        self.couplings.push(coupling);
+        self
+    }
+
+    /// Adds a block that can be removed whole.
+    pub fn block(mut self, block: Block) -> Self {
+        self.blocks.push(block);
+        self
+    }
+
+    fn describe(mut self, name: &str, kind: Kind) -> Self {
+        match self.parameters.iter_mut().find(|p| p.name() == name) {
+            Some(parameter) => *parameter = parameter.clone().described(kind),
+            None if self.unknown.is_none() => {
+                self.unknown = Some(Error::name(format!("there is no parameter `{name}` to be a {kind:?}")));
+            }
+            None => {}
+        }
+        self
+    }
+
+    /// Checks everything and makes the model.
+    ///
+    /// # Errors
+    /// A name that is used twice or is not there; an array that is empty, not finite or of a shape that its kind
+    /// cannot have; a coupling that contradicts the shapes (the message names the two slots), overlaps another
+    /// or cuts across the groups of a convolution.
+    pub fn build(self) -> Result<Model<F>> {
+        if let Some(error) = self.unknown {
+            return Err(error);
+        }
+        let mut names = HashSet::new();
+        for parameter in &self.parameters {
+            if !names.insert(parameter.name()) {
+                return Err(Error::name(format!("two parameters are named `{}`", parameter.name())));
+            }
+            parameter.check()?;
+        }
+        for parameter in &self.parameters {
+            check_owner(parameter, &self.parameters)?;
+        }
+        let find = |name: &str| self.parameters.iter().find(|p| p.name() == name);
+        let couplings = self.couplings.into_iter().map(|c| c.build(find)).collect::<Result<Vec<_>>>()?;
+        unique("couplings", couplings.iter().map(Coupling::name))?;
+        check_overlap(&couplings)?;
+        check_groups(&couplings, find)?;
+        unique("blocks", self.blocks.iter().map(Block::name))?;
+        for block in &self.blocks {
+            if let Some(name) = block.names().find(|name| !names.contains(name)) {
+                return Err(Error::name(format!("block `{}`: there is no parameter `{name}`", block.name())));
+            }
+        }
+        Ok(Model::assemble(self.parameters, couplings, self.blocks))
+    }
+}
+
+fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Error::name(format!("two {what} are named `{name}`")));
+        }
+    }
+    Ok(())
+}
+
+/// A bias or batch norm must fit the weight that it says it follows.
+fn check_owner<F: Element>(parameter: &Parameter<F>, all: &[Parameter<F>]) -> Result<()> {
+    let (Kind::Bias { of } | Kind::Norm { of: Some(of), .. }) = parameter.kind() else { return Ok(()) };
+    let name = parameter.name();
+    let owner = all.iter().find(|p| p.name() == of);
+    let owner =
+        owner.ok_or_else(|| Error::name(format!("`{name}` belongs to `{of}`, which is not there")))?;
+    let (rows, len) = (owner.shape()[owner.out_axis()], parameter.shape()[0]);
+    if !owner.kind().is_weight() || rows != len {
+        return Err(Error::shape(format!("`{name}` has {len} values, but `{of}` has {rows} output rows")));
+    }
+    Ok(())
+}
+
+/// No position of an axis may belong to two index spaces, or twice to one.
+fn check_overlap(couplings: &[Coupling]) -> Result<()> {
+    let mut owners: HashMap<(&str, usize, usize), &str> = HashMap::new();
+    for coupling in couplings {
+        for slot in coupling.slots() {
+            for &position in slot.positions.iter().flatten() {
+                let key = (slot.parameter(), slot.axis(), position);
+                if let Some(other) = owners.insert(key, coupling.name()) {
+                    return Err(Error::shape(format!(
+                        "slot `{}` axis {} of coupling `{}` and the slot of coupling `{other}` on the same axis \
+                         both hold position {position}",
+                        slot.parameter(),
+                        slot.axis(),
+                        coupling.name(),
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a grouped convolution's filters, an index is whole groups or the same share of each group.
+fn check_groups<'a, F: Element>(
+    couplings: &[Coupling],
+    find: impl Fn(&str) -> Option<&'a Parameter<F>>,
+) -> Result<()> {
+    for coupling in couplings {
+        for slot in coupling.slots().iter().filter(|s| s.axis() == 0) {
+            let Some(parameter) = find(slot.parameter()).filter(|p| p.groups() > 1) else { continue };
+            let (groups, per_group) = (parameter.groups(), parameter.shape()[0] / parameter.groups());
+            for index in 0..coupling.size() {
+                let mut counts = vec![0; groups];
+                slot.positions(index).iter().for_each(|p| counts[p / per_group] += 1);
+                let whole = counts.iter().all(|&n| n == 0 || n == per_group);
+                let share = counts.iter().all(|&n| n == counts[0]);
+                if !whole && !share {
+                    return Err(Error::shape(format!(
+                        "coupling `{}`: slot `{}` axis 0: index {index} is neither whole groups of the {groups}, \
+                         nor an equal share of each",
+                        coupling.name(),
+                        slot.parameter(),
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What PyTorch's names and the number of axes say a parameter is.
+fn guess(name: &str, axes: &HashMap<&str, usize>) -> Kind {
+    let (stem, leaf) = name.rsplit_once('.').unwrap_or(("", name));
+    let sibling = |leaf: &str| axes.get(format!("{stem}.{leaf}").as_str()).copied();
+    let norm = sibling("running_mean").is_some();
+    let own = axes.get(name).copied().unwrap_or(0);
+    match (own, leaf) {
+        (2, _) => Kind::Linear,
+        (3..=5, _) => Kind::Conv(Geometry::new()),
+        (1, "weight") if norm => Kind::Norm { role: NormRole::Scale, of: None },
+        (1, "bias") if norm => Kind::Norm { role: NormRole::Shift, of: None },
+        (1, "running_mean") => Kind::Norm { role: NormRole::Mean, of: None },
+        (1, "running_var") => Kind::Norm { role: NormRole::Variance, of: None },
+        (1, "bias") if sibling("weight").is_some_and(|n| n > 1) => {
+            Kind::Bias { of: format!("{stem}.weight") }
+        }
+        _ => Kind::Other,
+    }
+}

@@ -1,0 +1,178 @@
+//! Index spaces that several parameters share.
+
+use crate::model::{Parameter, Slot, slot::SlotAxis};
+use crate::{Element, Error, Result};
+
+/// One index space shared by (parameter, axis) slots: to remove index i is to remove its positions in each slot.
+///
+/// Channels, heads, hidden units of an RNN, neurons of a feed-forward block and columns of a flattened map are
+/// all couplings; no pruner knows layer types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Coupling {
+    name: String,
+    size: usize,
+    slots: Vec<CoupledSlot>,
+}
+
+/// A slot whose positions are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoupledSlot {
+    pub(crate) parameter: String,
+    pub(crate) axis: usize,
+    pub(crate) positions: Vec<Vec<usize>>,
+}
+
+impl CoupledSlot {
+    /// The parameter's name.
+    pub fn parameter(&self) -> &str {
+        &self.parameter
+    }
+
+    /// The axis of that parameter.
+    pub fn axis(&self) -> usize {
+        self.axis
+    }
+
+    /// Positions on that axis that index `index` of the space stands for.
+    ///
+    /// # Panics
+    /// Never for an index below the coupling's size; past it the answer is empty.
+    pub fn positions(&self, index: usize) -> &[usize] {
+        self.positions.get(index).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl Coupling {
+    /// Starts a coupling. Its size is that of the first slot that fills its axis, unless
+    /// [`size`](CouplingBuilder::size) says it.
+    pub fn builder(name: impl Into<String>) -> CouplingBuilder {
+        CouplingBuilder { name: name.into(), size: None, slots: Vec::new() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many indices the space has.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The slots that share it.
+    pub fn slots(&self) -> &[CoupledSlot] {
+        &self.slots
+    }
+
+    pub(crate) fn from_parts(name: String, size: usize, slots: Vec<CoupledSlot>) -> Self {
+        Self { name, size, slots }
+    }
+}
+
+/// Collects the slots of a [`Coupling`]; [`ModelBuilder::coupling`](crate::ModelBuilder::coupling) takes it.
+#[derive(Clone, Debug)]
+pub struct CouplingBuilder {
+    name: String,
+    size: Option<usize>,
+    slots: Vec<Slot>,
+}
+
+impl CouplingBuilder {
+    /// Says the size, where no slot fills its axis.
+    pub fn size(self, size: usize) -> Self {
+        Self { size: Some(size), ..self }
+    }
+
+    /// Adds a slot.
+    pub fn slot(mut self, slot: Slot) -> Self {
+        self.slots.push(slot);
+        self
+    }
+
+    /// Adds the output axis of each of these parameters: weights that make the channels, and the biases and
+    /// normalization vectors that go with them.
+    pub fn outputs<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.slots.extend(names.into_iter().map(Slot::output));
+        self
+    }
+
+    /// Adds the input axis of each of these parameters: weights that read the channels.
+    pub fn inputs<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.slots.extend(names.into_iter().map(Slot::input));
+        self
+    }
+
+    /// Resolves the slots against the parameters.
+    pub(crate) fn build<'a, F: Element>(
+        self,
+        find: impl Fn(&str) -> Option<&'a Parameter<F>>,
+    ) -> Result<Coupling> {
+        let name = &self.name;
+        let context = |e: Error| e.context(format!("coupling `{name}`"));
+        let axes = self.slots.iter().map(|slot| axis_of(slot, &find)).collect::<Result<Vec<_>>>();
+        let axes = axes.map_err(context)?;
+        let (size, reference) = self.resolve_size(&axes).map_err(context)?;
+        let mut slots = Vec::with_capacity(self.slots.len());
+        for (slot, &(axis, len)) in self.slots.iter().zip(&axes) {
+            let mismatch = || {
+                let holds = match slot.implied_size(len) {
+                    Some(n) if slot.fills_axis() => format!("of length {len} holds {n}"),
+                    _ => format!("of length {len} does not hold {size}"),
+                };
+                let at = describe(slot, axis);
+                context(Error::shape(format!("{reference} has {size} indices, but {at} {holds}")))
+            };
+            if slot.fills_axis() && slot.implied_size(len) != Some(size) {
+                return Err(mismatch());
+            }
+            let positions = slot.positions(size, len).ok_or_else(mismatch)?;
+            slots.push(CoupledSlot { parameter: slot.parameter.clone(), axis, positions });
+        }
+        Ok(Coupling { name: self.name, size, slots })
+    }
+
+    /// The size of the space, and who said it.
+    fn resolve_size(&self, axes: &[(usize, usize)]) -> Result<(usize, String)> {
+        if let Some(size) = self.size {
+            return Ok((size, "the coupling".into()));
+        }
+        let mut filling = self.slots.iter().zip(axes).filter(|(slot, _)| slot.fills_axis());
+        let (slot, &(axis, len)) = filling.next().ok_or_else(|| {
+            Error::setting("no slot fills its axis, so the coupling must be told its size".to_owned())
+        })?;
+        let at = describe(slot, axis);
+        match slot.implied_size(len) {
+            Some(size) => Ok((size, at)),
+            None => {
+                let (copies, repeat) = (slot.copies, slot.repeat);
+                Err(Error::shape(format!(
+                    "{at} of length {len} does not divide into {copies} copies of {repeat}"
+                )))
+            }
+        }
+    }
+}
+
+fn describe(slot: &Slot, axis: usize) -> String {
+    format!("slot `{}` axis {axis}", slot.parameter)
+}
+
+/// The axis of a slot and its length.
+fn axis_of<'a, F: Element>(
+    slot: &Slot,
+    find: &impl Fn(&str) -> Option<&'a Parameter<F>>,
+) -> Result<(usize, usize)> {
+    let name = &slot.parameter;
+    let parameter = find(name).ok_or_else(|| Error::name(format!("there is no parameter `{name}`")))?;
+    let axis = match slot.axis {
+        SlotAxis::Out => parameter.out_axis(),
+        SlotAxis::At(axis) => axis,
+        SlotAxis::In => parameter
+            .in_axis()
+            .ok_or_else(|| Error::shape(format!("parameter `{name}` has no input axis")))?,
+    };
+    let shape = parameter.shape();
+    let len = shape.get(axis).copied();
+    len.map(|len| (axis, len))
+        .ok_or_else(|| Error::shape(format!("parameter `{name}` {shape:?} has no axis {axis}")))
+}
