@@ -15,7 +15,6 @@ mod sealed {
 /// A weight's number type: `f32` or `f64`. Sealed.
 ///
 /// Files may hold f16 and bf16; they widen on reading. Statistics accumulate in `f64` whatever the element.
-#[expect(unnameable_types, reason = "the sealing trait is private on purpose")]
 pub trait Element:
     sealed::Sealed
     + Float

@@ -1,7 +1,9 @@
 //! niwaki makes trained neural networks smaller.
 
+
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "tests compare exact results"))]
 
 mod element;
 mod error;
@@ -12,6 +14,8 @@ pub mod evidence;
 pub mod importance;
 pub mod model;
 pub mod prune;
+pub mod quantize;
+pub mod recover;
 
 pub use element::Element;
 pub use error::{Error, ErrorKind, Result};

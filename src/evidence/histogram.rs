@@ -7,7 +7,24 @@ const BINS: usize = 64;
 ///
 /// The width is the smallest power of two for which the range seen so far spans at most 64 bins. A wider range
 /// joins neighbours pairwise, which is exact, so the histogram depends on what was seen and not on the order
-/// or the batches. Cost of the binning: a value is known to 1/32 to 1/64 of the range.
+/// or the batches. Cost of the binning: a value is known to 1/32 to 1/64 of the range. A bin's count stops at
+/// 2³² − 1.
+///
+/// ```
+/// use niwaki::{Evidence, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let model = Model::builder().parameter(Parameter::linear("fc", ndarray::array![[1.0f32]])).build()?;
+/// let mut evidence = Evidence::new(&model, Needs::HISTOGRAMS);
+/// evidence.record_output("fc", &ndarray::array![[0.0f32], [0.5], [63.0], [0.25]])?;
+/// let layer = evidence.layer(&model, "fc")?;
+/// let histograms = layer.positions()?.histograms().unwrap_or_default();
+/// assert_eq!(histograms[0].count(), 4);
+/// // From 0 to 63 in bins of 1, the last bin's centre cut to the largest value.
+/// assert_eq!(histograms[0].bins().collect::<Vec<_>>(), [(0.5, 3), (63.0, 1)]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     /// log₂ of the width
@@ -39,8 +56,9 @@ impl Histogram {
         self.widen_to(low, high);
         let width = 2f64.powi(self.power);
         for x in values {
-            let bin = (x / width).floor() as i64 - self.first;
-            self.counts[bin as usize] += 1;
+            let bin = floor_bin(x, width) as i64 - self.first;
+            let count = &mut self.counts[bin as usize];
+            *count = count.saturating_add(1);
         }
     }
 
@@ -54,7 +72,8 @@ impl Histogram {
         for (k, &count) in other.counts.iter().enumerate() {
             if count > 0 {
                 let bin = shift_bin(other.first + k as i64, shift) - self.first;
-                self.counts[bin as usize] += count;
+                let ours = &mut self.counts[bin as usize];
+                *ours = ours.saturating_add(count);
             }
         }
     }
@@ -62,15 +81,16 @@ impl Histogram {
     /// Makes room for a range, joining bins where it has to.
     fn widen_to(&mut self, low: f64, high: f64) {
         let (low, high) = (low.min(self.min), high.max(self.max));
-        if low == self.min && high == self.max {
+        if (low, high) == (self.min, self.max) {
             return;
         }
         let power = fitting_power(low, high);
         let width = 2f64.powi(power);
-        let (first, last) = ((low / width).floor() as i64, (high / width).floor() as i64);
-        let mut counts = vec![0; (last - first + 1) as usize];
+        let (first, last) = (floor_bin(low, width) as i64, floor_bin(high, width) as i64);
+        let mut counts = vec![0u32; (last - first + 1) as usize];
         for (k, &count) in self.counts.iter().enumerate().filter(|&(_, &count)| count > 0) {
-            counts[(shift_bin(self.first + k as i64, power - self.power) - first) as usize] += count;
+            let joined = &mut counts[(shift_bin(self.first + k as i64, power - self.power) - first) as usize];
+            *joined = joined.saturating_add(count);
         }
         *self = Self { power, first, counts, min: low, max: high };
     }
@@ -84,10 +104,21 @@ impl Histogram {
         filled.map(move |(k, &count)| (centre(k).clamp(self.min, self.max), count))
     }
 
+    /// How wide a bin is.
+    pub fn width(&self) -> f64 {
+        2f64.powi(self.power)
+    }
+
     /// How many values were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().map(|&n| u64::from(n)).sum()
     }
+}
+
+/// The number of a value's bin. The quotient of a tiny negative value may round to −0, whose floor is not −1.
+fn floor_bin(x: f64, width: f64) -> f64 {
+    let bin = (x / width).floor();
+    if x < 0.0 { bin.min(-1.0) } else { bin }
 }
 
 /// The number of a bin after `shift` pairwise joins.
@@ -99,10 +130,12 @@ fn shift_bin(bin: i64, shift: i32) -> i64 {
 fn fitting_power(low: f64, high: f64) -> i32 {
     let spans = |power: i32| {
         let width = 2f64.powi(power);
-        (high / width).floor() - (low / width).floor() < BINS as f64
+        floor_bin(high, width) - floor_bin(low, width) < BINS as f64
             && high.abs().max(low.abs()) / width < 2f64.powi(52)
     };
     let range = (high - low).max(low.abs().max(high.abs()) * f64::EPSILON).max(2f64.powi(FINEST));
+    // The range of two huge numbers may be past the largest one.
+    let range = range.min(f64::MAX);
     let mut power = (range.log2() as i32 - 8).max(FINEST);
     while !spans(power) {
         power += 1;
@@ -133,9 +166,12 @@ mod tests {
             assert_eq!(parts, whole);
         }
         let mut one_by_one = Histogram::default();
-        values.iter().for_each(|&x| one_by_one.add([x].into_iter()));
+        for &x in &values {
+            one_by_one.add([x].into_iter());
+        }
         assert_eq!(one_by_one, whole);
         assert_eq!(whole.count(), 200);
+        assert_eq!(whole.width(), 256.0);
         assert!(whole.counts.len() > BINS / 2 - 1 && whole.counts.len() <= BINS);
     }
 
@@ -145,5 +181,27 @@ mod tests {
             assert_eq!(of(&[x; 9]).bins().collect::<Vec<_>>(), [(x, 9)]);
         }
         assert_eq!(Histogram::default().count(), 0);
+    }
+
+    #[test]
+    fn the_ends_of_the_number_line() {
+        let values = [-1e-300, f64::MAX, -5e-324, f64::MIN, 1e-310, 0.0, 1.0];
+        let whole = of(&values);
+        assert_eq!(whole.count(), 7);
+        let mut one_by_one = Histogram::default();
+        for x in values {
+            one_by_one.merge(&of(&[x]));
+        }
+        assert_eq!(one_by_one, whole);
+    }
+
+    #[test]
+    fn counts_stop_at_the_top() {
+        let mut doubled = of(&[1.0]);
+        for _ in 0..40 {
+            let other = doubled.clone();
+            doubled.merge(&other);
+        }
+        assert_eq!(doubled.count(), u64::from(u32::MAX));
     }
 }

@@ -1,5 +1,7 @@
 //! Statistics of a weight's inputs, unfolded as the weight reads them.
 
+use std::ops::Range;
+
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use crate::evidence::Shape;
@@ -15,6 +17,26 @@ const ROWS: usize = 4096;
 /// A linear layer has a column for each input feature. A convolution has one for each (channel of the group,
 /// tap), in the order of its weights [out, channel, taps…]: its input is unfolded into the patches that each
 /// output position sees, zeros of the padding included.
+///
+/// ```
+/// use ndarray::{Array, array};
+/// use niwaki::{Evidence, Geometry, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let conv = Parameter::conv("conv", Array::<f32, _>::ones((1, 1, 2)), Geometry::new());
+/// let model = Model::builder().parameter(conv).build()?;
+/// let mut evidence = Evidence::new(&model, Needs::GRAM);
+/// evidence.record_input("conv", &array![[[1.0f32, 2.0, 4.0]]])?;
+/// let layer = evidence.layer(&model, "conv")?;
+/// let inputs = layer.inputs()?;
+/// // The kernel sees 1 2, then 2 4.
+/// assert_eq!((inputs.rows(), inputs.groups()), (2, 1));
+/// assert_eq!((inputs.mean(0), inputs.mean_squares(0)), (array![1.5, 3.0], array![2.5, 10.0]));
+/// assert_eq!(inputs.norms(0)[1], 20f64.sqrt());
+/// assert_eq!(inputs.gram(0), Some(&array![[5.0, 10.0], [10.0, 20.0]]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     rows: u64,
@@ -31,7 +53,7 @@ struct Columns {
 
 impl Inputs {
     /// Statistics of one batch.
-    pub(super) fn of(layer: &str, shape: &Shape, batch: Rows, gram: bool) -> Result<Self> {
+    pub(super) fn of(layer: &str, shape: &Shape, batch: &Rows, gram: bool) -> Result<Self> {
         let wrong = |wants: String| {
             Err(Error::shape(format!("layer `{layer}`: its input {:?} should have {wants}", batch.dims)))
         };
@@ -52,25 +74,28 @@ impl Inputs {
         if batch.dims.len() != kernel.len() + 2 || batch.dims[1] != channels {
             return wrong(format!("{channels} channels on axis 1 and {} axes of positions", kernel.len()));
         }
-        let Some(unfold) = Unfold::new(geometry, features, kernel, &batch.dims[2..]) else {
+        let Some(unfold) = Unfold::new(geometry, kernel, &batch.dims[2..]) else {
             return wrong(format!("room for a kernel of {kernel:?}"));
         };
-        let mut inputs = Self::empty(geometry.groups, unfold.width(), gram);
-        let sample = channels * unfold.plane();
-        let per_group = features * unfold.plane();
-        let mut rows = Vec::new();
-        for group in 0..geometry.groups {
-            for image in batch.values.chunks_exact(sample) {
-                unfold.append(&image[group * per_group..(group + 1) * per_group], &mut rows);
-                if rows.len() >= ROWS * unfold.width() {
-                    inputs.add(group, &rows);
-                    rows.clear();
+        let mut inputs = Self::empty(geometry.groups, features * unfold.taps(), gram);
+        let (sample, per_group) = (channels * unfold.plane(), features * unfold.plane());
+        let (mut table, mut rows) = (Vec::new(), Vec::new());
+        for start in (0..unfold.positions).step_by(ROWS) {
+            unfold.look_up(start..unfold.positions.min(start + ROWS), &mut table);
+            for group in 0..geometry.groups {
+                for image in batch.values.chunks_exact(sample) {
+                    let image = &image[group * per_group..(group + 1) * per_group];
+                    append_patches(image, unfold.plane(), &table, unfold.taps(), &mut rows);
+                    if rows.len() >= ROWS * features * unfold.taps() {
+                        inputs.add(group, &rows);
+                        rows.clear();
+                    }
                 }
+                inputs.add(group, &rows);
+                rows.clear();
             }
-            inputs.add(group, &rows);
-            rows.clear();
         }
-        inputs.rows = (batch.dims[0] * unfold.positions.len()) as u64;
+        inputs.rows = batch.dims[0] as u64 * unfold.positions as u64;
         Ok(inputs)
     }
 
@@ -92,7 +117,7 @@ impl Inputs {
             columns.squares.zip_mut_with(&row, |sum, x| *sum += x * x);
         }
         if let Some(gram) = &mut columns.gram {
-            linalg::add_gram(gram, rows);
+            linalg::add_gram(gram, &rows);
         }
     }
 
@@ -135,71 +160,80 @@ impl Inputs {
         self.groups.len()
     }
 
-    /// Mean of each column of a group.
+    /// Mean of each column of a group; empty for a group that is not there.
     pub fn mean(&self, group: usize) -> Array1<f64> {
-        &self.groups[group].sum / self.rows.max(1) as f64
+        let rows = self.rows.max(1) as f64;
+        self.groups.get(group).map_or_else(|| Array1::zeros(0), |columns| &columns.sum / rows)
     }
 
-    /// ‖x_j‖₂ over all rows, for each column of a group.
+    /// ‖`x_j‖₂` over all rows, for each column of a group; empty for a group that is not there.
     pub fn norms(&self, group: usize) -> Array1<f64> {
-        self.groups[group].squares.mapv(f64::sqrt)
+        self.groups.get(group).map_or_else(|| Array1::zeros(0), |columns| columns.squares.mapv(f64::sqrt))
     }
 
-    /// Mean square of each column of a group.
+    /// Mean square of each column of a group; empty for a group that is not there.
     pub fn mean_squares(&self, group: usize) -> Array1<f64> {
-        &self.groups[group].squares / self.rows.max(1) as f64
+        let rows = self.rows.max(1) as f64;
+        self.groups.get(group).map_or_else(|| Array1::zeros(0), |columns| &columns.squares / rows)
     }
 
     /// Σ x·xᵀ of a group; kept with [`Needs::GRAM`](crate::Needs::GRAM).
     pub fn gram(&self, group: usize) -> Option<&Array2<f64>> {
-        self.groups[group].gram.as_ref()
+        self.groups.get(group)?.gram.as_ref()
     }
 }
 
 /// Where the patches of a convolution lie in a plane of its input.
-struct Unfold {
-    features: usize,
-    taps: usize,
-    plane: usize,
-    /// for each output position, the plane index of each tap; `None` in the padding
-    positions: Vec<Vec<Option<usize>>>,
+struct Unfold<'a> {
+    geometry: Geometry,
+    kernel: &'a [usize],
+    input: &'a [usize],
+    output: Vec<usize>,
+    /// output positions of one sample
+    positions: usize,
 }
 
-impl Unfold {
-    fn new(geometry: Geometry, features: usize, kernel: &[usize], input: &[usize]) -> Option<Self> {
-        let output: Option<Vec<usize>> =
-            input.iter().zip(kernel).map(|(&len, &k)| geometry.output_len(len, k)).collect();
-        let output = output?;
-        let (taps, plane) = (kernel.iter().product(), input.iter().product());
-        let place = |position: usize, tap: usize| {
-            let (at, tap) = (unravel(position, &output), unravel(tap, kernel));
-            let mut index = 0;
-            for axis in 0..input.len() {
-                let from = at[axis] * geometry.stride + tap[axis] * geometry.dilation;
-                let inside = from.checked_sub(geometry.padding).filter(|&x| x < input[axis])?;
-                index = index * input[axis] + inside;
-            }
-            Some(index)
-        };
-        let positions =
-            (0..output.iter().product()).map(|p| (0..taps).map(|t| place(p, t)).collect()).collect();
-        Some(Self { features, taps, plane, positions })
+impl<'a> Unfold<'a> {
+    /// `None` where the kernel does not fit, or has more positions than can be counted.
+    fn new(geometry: Geometry, kernel: &'a [usize], input: &'a [usize]) -> Option<Self> {
+        let output = input.iter().zip(kernel).map(|(&len, &taps)| geometry.output_len(len, taps));
+        let output = output.collect::<Option<Vec<_>>>()?;
+        let positions = output.iter().try_fold(1usize, |n, &len| n.checked_mul(len))?;
+        Some(Self { geometry, kernel, input, output, positions })
     }
 
-    fn width(&self) -> usize {
-        self.features * self.taps
+    fn taps(&self) -> usize {
+        self.kernel.iter().product()
     }
 
     fn plane(&self) -> usize {
-        self.plane
+        self.input.iter().product()
     }
 
-    /// Appends the patches of one image of [features, positions…].
-    fn append(&self, image: &[f64], rows: &mut Vec<f64>) {
-        for taps in &self.positions {
-            for plane in image.chunks_exact(self.plane) {
-                rows.extend(taps.iter().map(|tap| tap.map_or(0.0, |at| plane[at])));
-            }
+    /// For each of these output positions the plane index of each tap; `None` in the padding.
+    fn look_up(&self, positions: Range<usize>, table: &mut Vec<Option<usize>>) {
+        table.clear();
+        for position in positions {
+            let at = unravel(position, &self.output);
+            table.extend((0..self.taps()).map(|tap| self.place(&at, &unravel(tap, self.kernel))));
+        }
+    }
+
+    fn place(&self, at: &[usize], tap: &[usize]) -> Option<usize> {
+        let Geometry { stride, padding, dilation, .. } = self.geometry;
+        self.input.iter().enumerate().try_fold(0, |index, (axis, &len)| {
+            let from = at[axis] * stride + tap[axis] * dilation;
+            let inside = from.checked_sub(padding).filter(|&x| x < len)?;
+            Some(index * len + inside)
+        })
+    }
+}
+
+/// Appends the patches of one image of [features, positions…], a row for each `taps` entries of the table.
+fn append_patches(image: &[f64], plane: usize, table: &[Option<usize>], taps: usize, rows: &mut Vec<f64>) {
+    for taps in table.chunks_exact(taps) {
+        for plane in image.chunks_exact(plane) {
+            rows.extend(taps.iter().map(|tap| tap.map_or(0.0, |at| plane[at])));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayD};
 
-use crate::evidence::{Inputs, LayerEvidence, Outputs, PositionStatistics};
+use crate::evidence::{Histogram, Inputs, LayerEvidence, Outputs, PositionStatistics};
 use crate::{Element, Error, Parameter, Result};
 
 /// One parameter and the evidence about it, borrowed.
@@ -25,16 +25,27 @@ use crate::{Element, Error, Parameter, Result};
 pub struct Layer<'a, F> {
     parameter: &'a Parameter<F>,
     evidence: Option<&'a LayerEvidence<F>>,
+    seed: u64,
 }
 
 impl<'a, F: Element> Layer<'a, F> {
     /// A layer about which nothing was seen.
     pub fn new(parameter: &'a Parameter<F>) -> Self {
-        Self { parameter, evidence: None }
+        Self { parameter, evidence: None, seed: 0 }
     }
 
     pub(crate) fn with_evidence(parameter: &'a Parameter<F>, evidence: Option<&'a LayerEvidence<F>>) -> Self {
-        Self { parameter, evidence }
+        Self { parameter, evidence, seed: 0 }
+    }
+
+    /// The same layer with another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The seed of what is random about this layer, together with its name (default 0).
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The parameter's name.
@@ -61,6 +72,24 @@ impl<'a, F: Element> Layer<'a, F> {
     /// No outputs were recorded, or without [`Needs::MAPS`](crate::Needs::MAPS).
     pub fn positions(&self) -> Result<&'a PositionStatistics> {
         self.outputs()?.positions().ok_or_else(|| self.missing("output maps (Needs::MAPS)"))
+    }
+
+    /// The distribution over samples at each position of its output map, in row-major order.
+    ///
+    /// # Errors
+    /// No outputs were recorded, or without [`Needs::HISTOGRAMS`](crate::Needs::HISTOGRAMS).
+    pub fn histograms(&self) -> Result<&'a [Histogram]> {
+        let histograms = self.outputs()?.positions().and_then(PositionStatistics::histograms);
+        histograms.ok_or_else(|| self.missing("output histograms (Needs::HISTOGRAMS)"))
+    }
+
+    /// Covariance of its units' outputs.
+    ///
+    /// # Errors
+    /// No outputs were recorded, or without [`Needs::OUTPUT_GRAM`](crate::Needs::OUTPUT_GRAM).
+    pub fn output_covariance(&self) -> Result<Array2<f64>> {
+        let covariance = self.outputs()?.covariance();
+        covariance.ok_or_else(|| self.missing("output Gram matrices (Needs::OUTPUT_GRAM)"))
     }
 
     /// What it read.

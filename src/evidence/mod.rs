@@ -4,63 +4,27 @@ mod histogram;
 mod inputs;
 mod layer;
 mod moments;
+mod needs;
 mod outputs;
 mod rows;
+mod seen;
 
 use std::collections::HashMap;
-use std::ops::BitOr;
 
-use ndarray::{ArrayD, ArrayRef, Dimension};
+use ndarray::{ArrayRef, Dimension};
 
 use crate::evidence::rows::Rows;
+use crate::evidence::seen::{MeanArray, Shape};
 use crate::model::Selection;
-use crate::{Element, Error, ErrorKind, Kind, Model, Parameter, Result, kernel};
+use crate::{Element, Error, Model, Result};
 
 pub use histogram::Histogram;
 pub use inputs::Inputs;
 pub use layer::Layer;
 pub use moments::Moments;
+pub use needs::Needs;
 pub use outputs::{Outputs, PositionStatistics};
-
-/// Which statistics to keep. Moments of outputs and inputs are always kept when they are recorded; the rest costs
-/// memory and is asked for, best by the stages that need it
-/// ([`Compressor::needs`](crate::Compressor::needs)).
-///
-/// ```
-/// use niwaki::Needs;
-/// let needs = Needs::MAPS | Needs::GRAM;
-/// assert!(needs.contains(Needs::GRAM) && !needs.contains(Needs::HISTOGRAMS));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Needs(u8);
-
-impl Needs {
-    /// Unit moments of outputs and column moments of inputs only.
-    pub const MOMENTS: Self = Self(0);
-    /// Moments of each position of an output map: five numbers for each of C·H·W.
-    pub const MAPS: Self = Self(1);
-    /// A histogram of each position (64 counts), and the maps: for [`TotalConfidence`](crate::importance::TotalConfidence).
-    pub const HISTOGRAMS: Self = Self(1 | 2);
-    /// Gram matrices of the inputs, d×d for d inputs of one output (channels times taps in a convolution).
-    pub const GRAM: Self = Self(4);
-    /// Gram matrices of the outputs, units×units: for [`Subset`](crate::importance::Subset).
-    pub const OUTPUT_GRAM: Self = Self(8);
-    /// Everything.
-    pub const ALL: Self = Self(15);
-
-    /// Whether all of `other` is asked for.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-impl BitOr for Needs {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
+pub(crate) use seen::LayerEvidence;
 
 /// What calibration saw of each layer and block.
 ///
@@ -93,64 +57,6 @@ pub struct Evidence<F> {
     needs: Needs,
     layers: HashMap<String, LayerEvidence<F>>,
     blocks: HashMap<String, Influence>,
-}
-
-/// What was seen of one weight. The parameter itself is kept without values, as the description that batches
-/// are checked against.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LayerEvidence<F> {
-    pub(crate) shape: Shape,
-    pub(crate) outputs: Option<Outputs>,
-    pub(crate) inputs: Option<Inputs>,
-    pub(crate) gradient: Option<MeanArray<F>>,
-    pub(crate) snapshot: Option<ArrayD<F>>,
-    pub(crate) snapshot_gradient: Option<MeanArray<F>>,
-}
-
-/// What the evidence must know of a parameter.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Shape {
-    pub(crate) kind: Kind,
-    pub(crate) dims: Vec<usize>,
-    pub(crate) out_axis: usize,
-    pub(crate) in_axis: Option<usize>,
-    pub(crate) units: usize,
-}
-
-impl Shape {
-    fn of<F: Element>(parameter: &Parameter<F>) -> Self {
-        Self {
-            kind: parameter.kind().clone(),
-            dims: parameter.shape().to_vec(),
-            out_axis: parameter.out_axis(),
-            in_axis: parameter.in_axis(),
-            units: parameter.units(),
-        }
-    }
-}
-
-/// A mean of arrays, kept as their sum and count.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MeanArray<F> {
-    sum: ArrayD<F>,
-    count: usize,
-}
-
-impl<F: Element> MeanArray<F> {
-    fn add(slot: &mut Option<Self>, sum: ArrayD<F>, count: usize) {
-        match slot {
-            Some(mean) => {
-                mean.sum += &sum;
-                mean.count += count;
-            }
-            None => *slot = Some(Self { sum, count }),
-        }
-    }
-
-    pub(crate) fn mean(&self) -> ArrayD<F> {
-        let count = F::narrow(self.count as f64);
-        self.sum.mapv(|x| x / count)
-    }
 }
 
 /// Σ of 1 − cos(in, out) over rows.
@@ -186,12 +92,10 @@ impl<F: Element> Evidence<F> {
         let rows = Rows::read(layer, "output", output)?;
         let batch = Outputs::of(layer, &entry.shape, rows, needs)?;
         match &mut entry.outputs {
-            Some(outputs) => outputs.merge(layer, &batch),
-            None => {
-                entry.outputs = Some(batch);
-                Ok(())
-            }
+            Some(outputs) => outputs.merge(layer, &batch)?,
+            None => entry.outputs = Some(batch),
         }
+        Ok(())
     }
 
     /// Takes in a batch of a weight's inputs: [samples, channels, positions…] for a convolution, which unfolds
@@ -203,7 +107,7 @@ impl<F: Element> Evidence<F> {
         let gram = self.needs.contains(Needs::GRAM);
         let entry = self.entry(layer)?;
         let rows = Rows::read(layer, "input", input)?;
-        let batch = Inputs::of(layer, &entry.shape, rows, gram)?;
+        let batch = Inputs::of(layer, &entry.shape, &rows, gram)?;
         match &mut entry.inputs {
             Some(inputs) => inputs.merge(&batch),
             None => entry.inputs = Some(batch),
@@ -218,7 +122,7 @@ impl<F: Element> Evidence<F> {
     pub fn record_gradient<D: Dimension>(&mut self, layer: &str, gradient: &ArrayRef<F, D>) -> Result<()> {
         let entry = self.entry(layer)?;
         let gradient = entry.array_of_shape(layer, "gradient", gradient)?;
-        MeanArray::add(&mut entry.gradient, gradient, 1);
+        MeanArray::add(&mut entry.gradient, gradient.mapv(F::widen), 1);
         Ok(())
     }
 
@@ -228,21 +132,22 @@ impl<F: Element> Evidence<F> {
     /// # Errors
     /// The two models differ in the names or shapes of their weights; the message names the first difference.
     pub fn record_snapshot(&mut self, earlier: &Model<F>) -> Result<()> {
-        for (name, entry) in &self.layers {
-            if earlier.find(name).is_none() {
-                return Err(Error::name(format!(
-                    "layer `{name}`: the snapshot has no parameter of this name"
-                )));
-            }
-            let (old, new) = (earlier.parameter(name)?.shape(), &entry.shape.dims);
-            if old != new {
-                return Err(Error::shape(format!(
-                    "layer `{name}`: the snapshot's shape {old:?} is not {new:?}"
-                )));
+        for parameter in earlier.parameters() {
+            let (name, old) = (parameter.name(), parameter.shape());
+            match self.layers.get(name).map(|entry| &entry.shape.dims) {
+                Some(new) if old != new => {
+                    return Err(Error::shape(format!(
+                        "layer `{name}`: the snapshot's shape {old:?} is not {new:?}"
+                    )));
+                }
+                None if parameter.kind().is_weight() => {
+                    return Err(Error::name(format!("layer `{name}` of the snapshot is not in the model")));
+                }
+                _ => {}
             }
         }
-        if let Some(more) = earlier.weights().find(|p| !self.layers.contains_key(p.name())) {
-            return Err(Error::name(format!("layer `{}` of the snapshot is not in the model", more.name())));
+        if let Some(name) = self.layers.keys().filter(|name| earlier.find(name).is_none()).min() {
+            return Err(Error::name(format!("layer `{name}`: the snapshot has no parameter of this name")));
         }
         for (name, entry) in &mut self.layers {
             entry.snapshot = Some(earlier.parameter(name)?.array().clone());
@@ -261,7 +166,7 @@ impl<F: Element> Evidence<F> {
     ) -> Result<()> {
         let entry = self.entry(layer)?;
         let gradient = entry.array_of_shape(layer, "gradient", gradient)?;
-        MeanArray::add(&mut entry.snapshot_gradient, gradient, 1);
+        MeanArray::add(&mut entry.snapshot_gradient, gradient.mapv(F::widen), 1);
         Ok(())
     }
 
@@ -311,14 +216,16 @@ impl<F: Element> Evidence<F> {
             return Err(Error::setting("the two evidences keep different statistics"));
         }
         let mut merged = self.clone();
-        for (name, theirs) in &other.layers {
-            merged.entry(name)?.merge(name, theirs)?;
+        for name in names_of_both("layer", &self.layers, &other.layers)? {
+            if let (Some(ours), Some(theirs)) = (merged.layers.get_mut(name), other.layers.get(name)) {
+                ours.merge(name, theirs)?;
+            }
         }
-        for (name, theirs) in &other.blocks {
-            let ours = merged.blocks.get_mut(name);
-            let ours = ours.ok_or_else(|| Error::name(format!("block `{name}` is in one evidence only")))?;
-            ours.sum += theirs.sum;
-            ours.count += theirs.count;
+        for name in names_of_both("block", &self.blocks, &other.blocks)? {
+            if let (Some(ours), Some(theirs)) = (merged.blocks.get_mut(name), other.blocks.get(name)) {
+                ours.sum += theirs.sum;
+                ours.count += theirs.count;
+            }
         }
         *self = merged;
         Ok(())
@@ -338,7 +245,7 @@ impl<F: Element> Evidence<F> {
         Ok(Layer::with_evidence(parameter, evidence))
     }
 
-    /// Block influence 1 − E[cos(in, out)] (ShortGPT, Men 2024): 0 for a block that changes nothing. `None`
+    /// Block influence 1 − E[cos(in, out)] (`ShortGPT`, Men 2024): 0 for a block that changes nothing. `None`
     /// when nothing was recorded.
     pub fn block_influence(&self, block: &str) -> Option<f64> {
         self.blocks.get(block).filter(|b| b.count > 0).map(|b| b.sum / b.count as f64)
@@ -370,101 +277,17 @@ impl<F: Element> Evidence<F> {
     }
 }
 
-impl<F: Element> LayerEvidence<F> {
-    fn new(shape: Shape) -> Self {
-        Self { shape, outputs: None, inputs: None, gradient: None, snapshot: None, snapshot_gradient: None }
-    }
-
-    fn array_of_shape<D: Dimension>(
-        &self,
-        layer: &str,
-        what: &str,
-        array: &ArrayRef<F, D>,
-    ) -> Result<ArrayD<F>> {
-        if array.shape() != self.shape.dims {
-            let (given, dims) = (array.shape(), &self.shape.dims);
-            return Err(Error::shape(format!("layer `{layer}`: {what} {given:?} for weights {dims:?}")));
-        }
-        let array = array.to_owned().into_dyn().as_standard_layout().into_owned();
-        match kernel::reduce::first_not_finite(array.as_slice().unwrap_or_default()) {
-            None => Ok(array),
-            Some(at) => Err(Error::new(
-                ErrorKind::NotFinite,
-                format!("layer `{layer}`: {what} at flat index {at} is not finite"),
-            )),
-        }
-    }
-
-    fn merge(&mut self, name: &str, other: &Self) -> Result<()> {
-        if self.shape != other.shape {
-            let (ours, theirs) = (&self.shape.dims, &other.shape.dims);
-            return Err(Error::shape(format!(
-                "layer `{name}`: evidence about {ours:?} and about {theirs:?}"
-            )));
-        }
-        if other.snapshot.is_some() && self.snapshot.is_some() && self.snapshot != other.snapshot {
-            return Err(Error::setting(format!(
-                "layer `{name}`: the two evidences hold different snapshots"
-            )));
-        }
-        match (&mut self.outputs, &other.outputs) {
-            (Some(ours), Some(theirs)) => ours.merge(name, theirs)?,
-            (ours, theirs) => *ours = ours.take().or_else(|| theirs.clone()),
-        }
-        match (&mut self.inputs, &other.inputs) {
-            (Some(ours), Some(theirs)) => ours.merge(theirs),
-            (ours, theirs) => *ours = ours.take().or_else(|| theirs.clone()),
-        }
-        self.snapshot = self.snapshot.take().or_else(|| other.snapshot.clone());
-        for (ours, theirs) in
-            [(&mut self.gradient, &other.gradient), (&mut self.snapshot_gradient, &other.snapshot_gradient)]
-        {
-            if let Some(theirs) = theirs {
-                MeanArray::add(ours, theirs.sum.clone(), theirs.count);
-            }
-        }
-        Ok(())
-    }
-
-    fn select(&self, name: &str, selection: &Selection) -> Result<Self> {
-        let cut = |array: &ArrayD<F>| {
-            (0..array.ndim()).fold(array.clone(), |array, axis| match selection.kept(name, axis) {
-                Some(kept) => array.select(ndarray::Axis(axis), kept),
-                None => array,
-            })
-        };
-        let cut_mean = |m: &MeanArray<F>| MeanArray { sum: cut(&m.sum), count: m.count };
-        let Shape { units, out_axis, in_axis, .. } = self.shape;
-        let rows = selection.kept(name, out_axis);
-        let unit_rows: Option<Vec<usize>> =
-            rows.map(|kept| kept.iter().copied().filter(|&r| r < units).collect());
-        let columns = in_axis.and_then(|axis| selection.kept(name, axis));
-        let mut shape = self.shape.clone();
-        for (axis, len) in shape.dims.iter_mut().enumerate() {
-            *len = selection.kept(name, axis).map_or(*len, <[usize]>::len);
-        }
-        let groups_kept = match (&mut shape.kind, rows) {
-            (Kind::Conv(geometry), Some(rows)) if geometry.groups > 1 => {
-                let per_group = self.shape.dims[0] / geometry.groups;
-                let mut kept: Vec<usize> = rows.iter().map(|row| row / per_group).collect();
-                kept.dedup();
-                geometry.groups = kept.len();
-                Some(kept)
-            }
-            _ => None,
-        };
-        shape.units = unit_rows.as_ref().map_or(units, Vec::len);
-        let taps = if matches!(shape.kind, Kind::Conv(_)) { shape.dims[2..].iter().product() } else { 1 };
-        Ok(Self {
-            outputs: self
-                .outputs
-                .as_ref()
-                .map(|o| unit_rows.as_deref().map_or_else(|| o.clone(), |u| o.select(u))),
-            inputs: self.inputs.as_ref().map(|i| i.select(groups_kept.as_deref(), columns, taps)),
-            gradient: self.gradient.as_ref().map(cut_mean),
-            snapshot: self.snapshot.as_ref().map(cut),
-            snapshot_gradient: self.snapshot_gradient.as_ref().map(cut_mean),
-            shape,
-        })
+/// The names of both maps in order; an error when one is in one of them only.
+fn names_of_both<'a, T>(
+    what: &str,
+    ours: &'a HashMap<String, T>,
+    theirs: &'a HashMap<String, T>,
+) -> Result<Vec<&'a str>> {
+    let mut names: Vec<&str> = ours.keys().chain(theirs.keys()).map(String::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.iter().find(|&&name| !ours.contains_key(name) || !theirs.contains_key(name)) {
+        Some(name) => Err(Error::name(format!("{what} `{name}` is in one evidence only"))),
+        None => Ok(names),
     }
 }

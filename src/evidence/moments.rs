@@ -4,6 +4,23 @@
 ///
 /// Merging two is exact up to rounding (Chan, Golub and LeVeque 1979), so the order and size of batches do not
 /// matter; a channel that never changes has a spread of exactly 0.
+///
+/// ```
+/// use ndarray::array;
+/// use niwaki::{Evidence, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let model = Model::builder().parameter(Parameter::linear("fc", array![[1.0f32], [2.0]])).build()?;
+/// let mut evidence = Evidence::new(&model, Needs::MOMENTS);
+/// evidence.record_output("fc", &array![[1.0f32, 7.0], [-3.0, 7.0]])?;
+/// let layer = evidence.layer(&model, "fc")?;
+/// let units = layer.outputs()?.units();
+/// assert_eq!((units.count(), units.mean(), units.max_abs()), (2, &[-1.0, 7.0][..], &[3.0, 7.0][..]));
+/// assert_eq!((units.min(), units.max()), (&[-3.0, 7.0][..], &[1.0, 7.0][..]));
+/// assert_eq!((units.variance(), units.std_dev()), (vec![4.0, 0.0], vec![2.0, 0.0]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
     count: u64,
@@ -84,21 +101,26 @@ impl Moments {
 
     /// Neighbouring channels in runs of `run` taken as one channel each.
     pub(crate) fn pooled(&self, run: usize) -> Self {
-        let one = |k: usize| {
-            let mut all = self.select(&[k * run]);
-            (1..run).for_each(|j| all.merge(&self.select(&[k * run + j])));
-            all
+        let run = run.max(1);
+        let fold = |values: &[f64], f: fn(f64, f64) -> f64| -> Vec<f64> {
+            values.chunks_exact(run).map(|run| run[1..].iter().fold(run[0], |a, &b| f(a, b))).collect()
         };
-        let mut parts = (0..self.mean.len() / run.max(1)).map(one);
-        let mut pooled = parts.next().unwrap_or_default();
-        for part in parts {
-            pooled.mean.extend(part.mean);
-            pooled.spread.extend(part.spread);
-            pooled.max_abs.extend(part.max_abs);
-            pooled.min.extend(part.min);
-            pooled.max.extend(part.max);
+        // Around the first channel, so that constant channels have no spread.
+        let mean_of = |run: &[f64]| run[0] + run.iter().map(|m| m - run[0]).sum::<f64>() / run.len() as f64;
+        let mean: Vec<f64> = self.mean.chunks_exact(run).map(mean_of).collect();
+        let between = |(means, mean): (&[f64], &f64)| {
+            means.iter().map(|m| (m - mean) * (m - mean)).sum::<f64>() * self.count as f64
+        };
+        let within = self.spread.chunks_exact(run).map(|run| run.iter().sum::<f64>());
+        let between = self.mean.chunks_exact(run).zip(&mean).map(between);
+        Self {
+            count: self.count * run as u64,
+            spread: within.zip(between).map(|(a, b)| a + b).collect(),
+            max_abs: fold(&self.max_abs, f64::max),
+            min: fold(&self.min, f64::min),
+            max: fold(&self.max, f64::max),
+            mean,
         }
-        pooled
     }
 
     /// How many values each channel has seen.

@@ -8,6 +8,24 @@ use crate::kernel::linalg;
 use crate::{Error, Kind, Result};
 
 /// What a weight's units answered.
+///
+/// ```
+/// use ndarray::array;
+/// use niwaki::{Evidence, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let model = Model::builder().parameter(Parameter::linear("fc", array![[1.0f32], [2.0]])).build()?;
+/// let mut evidence = Evidence::new(&model, Needs::OUTPUT_GRAM);
+/// evidence.record_output("fc", &array![[1.0f32, 2.0], [3.0, 2.0]])?;
+/// let layer = evidence.layer(&model, "fc")?;
+/// let outputs = layer.outputs()?;
+/// assert_eq!(outputs.units().mean(), [2.0, 2.0]);
+/// assert_eq!(outputs.gram(), Some(&array![[10.0, 8.0], [8.0, 8.0]]));
+/// assert_eq!(outputs.covariance(), Some(array![[1.0, 0.0], [0.0, 0.0]]));
+/// assert!(outputs.positions().is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs {
     units: Moments,
@@ -17,6 +35,24 @@ pub struct Outputs {
 
 /// Statistics over samples at each position of an output map. A weight without spatial axes has one position a
 /// unit, at which each sample counts with its mean over any axes in between (time).
+///
+/// ```
+/// use ndarray::{Array, array};
+/// use niwaki::{Evidence, Geometry, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let conv = Parameter::conv("conv", Array::<f32, _>::ones((1, 1, 3)), Geometry::new().padding(1));
+/// let model = Model::builder().parameter(conv).build()?;
+/// let mut evidence = Evidence::new(&model, Needs::HISTOGRAMS);
+/// evidence.record_output("conv", &array![[[1.0f32, 5.0]], [[3.0, 5.0]]])?;
+/// let layer = evidence.layer(&model, "conv")?;
+/// let positions = layer.positions()?;
+/// assert_eq!(positions.shape(), [1, 2]);
+/// assert_eq!(positions.moments().mean(), [2.0, 5.0]);
+/// assert_eq!(positions.histograms().map(|h| h[1].bins().collect()), Some(vec![(5.0, 2)]));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct PositionStatistics {
     /// [units, positions…]
@@ -161,7 +197,7 @@ impl PositionStatistics {
 fn gram_of(rows: &[f64], width: usize) -> Array2<f64> {
     let mut gram = Array2::zeros((width, width));
     if let Ok(rows) = ArrayView2::from_shape((rows.len() / width, width), rows) {
-        linalg::add_gram(&mut gram, rows);
+        linalg::add_gram(&mut gram, &rows);
     }
     gram
 }

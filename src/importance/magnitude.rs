@@ -54,3 +54,36 @@ impl<F: Element> Importance<F> for Magnitude {
         Ok(Score::magnitude(self.norm))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array2, Array3, Array4, ArrayD, Ix4};
+
+    use super::*;
+    use crate::{Geometry, Parameter};
+
+    fn units<D: ndarray::Dimension>(weights: ndarray::Array<f32, D>, magnitude: Magnitude) -> Vec<f64> {
+        let parameter = Parameter::conv("conv", weights, Geometry::new());
+        magnitude.score(&Layer::new(&parameter)).unwrap().per_unit(&parameter).to_vec()
+    }
+
+    /// openvinotoolkit/nncf 2.14, `tests/torch/pruning/filter_pruning/test_functions.py`: filters of 0, 1, … 119.
+    #[test]
+    fn filters_as_in_nncf() {
+        let weights = ArrayD::from_shape_vec(vec![2, 3, 4, 5], (0u8..120).map(f32::from).collect()).unwrap();
+        let weights = weights.into_dimensionality::<Ix4>().unwrap();
+        assert_eq!(units(weights.clone(), Magnitude::l1()), [1770.0, 5370.0]);
+        let l2 = units(weights, Magnitude::l2());
+        assert!((l2[0] - 264.971_696_6).abs() < 1e-5 && (l2[1] - 706.123_218_71).abs() < 1e-5);
+    }
+
+    /// microsoft/nni, `test_compressor_torch.py` `test_torch_l1filter_pruner` (filters of one value each) and
+    /// `test_pruning_tools_torch.py` `test_metrics_calculator`.
+    #[test]
+    fn filters_as_in_nni() {
+        let conv = Array4::from_shape_fn((5, 1, 5, 5), |(i, ..)| i as f32);
+        assert_eq!(units(conv, Magnitude::l1()), [0.0, 25.0, 50.0, 75.0, 100.0]);
+        assert_eq!(units(Array3::ones((3, 3, 3)), Magnitude::l2()), [3.0; 3]);
+        assert_eq!(units(Array2::from_elem((4, 4), 2.0), Magnitude::l2()), [4.0; 4]);
+    }
+}

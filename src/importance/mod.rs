@@ -1,18 +1,42 @@
 //! What matters: criteria that score weights, larger is kept longer.
 
+mod discrepancy;
+mod gradient_compare;
 mod magnitude;
+mod max_activation;
+mod penalty;
+mod random;
 mod score;
+mod std_dev;
+mod student;
+mod subset;
+mod taylor;
+mod total_confidence;
+mod wanda;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
 
+use ndarray::{Array1, ArrayD};
+
+use crate::evidence::{Moments, PositionStatistics};
+use crate::kernel::reduce;
 use crate::model::Selection;
-use crate::{Element, Error, Evidence, Layer, Model, Needs, Result};
+use crate::{Element, Error, Evidence, Layer, Model, Needs, Parameter, Result};
 
 pub use crate::kernel::reduce::Norm;
+pub use gradient_compare::GradientCompare;
 pub use magnitude::Magnitude;
+pub use max_activation::MaxActivation;
+pub use penalty::Penalty;
+pub use random::Random;
 pub(crate) use score::Elements;
 pub use score::Score;
+pub use std_dev::StdDev;
+pub use subset::Subset;
+pub use taylor::Taylor;
+pub use total_confidence::TotalConfidence;
+pub use wanda::Wanda;
 
 /// A criterion: what a layer's weights, and the evidence about it, say of each weight or unit.
 ///
@@ -99,10 +123,23 @@ impl<F: Element> Scores<F> {
         model: &Model<F>,
         evidence: &Evidence<F>,
     ) -> Result<Self> {
+        Self::seeded(importance, model, evidence, 0)
+    }
+
+    /// As [`compute`](Self::compute), with a seed for criteria that are random ([`Layer::seed`]).
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute).
+    pub fn seeded(
+        importance: &(impl Importance<F> + ?Sized),
+        model: &Model<F>,
+        evidence: &Evidence<F>,
+        seed: u64,
+    ) -> Result<Self> {
         importance.check()?;
         let mut layers = HashMap::new();
         for parameter in model.weights() {
-            let score = importance.score(&evidence.layer(model, parameter.name())?);
+            let score = importance.score(&evidence.layer(model, parameter.name())?.with_seed(seed));
             if let Ok(score) = &score {
                 score.check(parameter)?;
             }
@@ -140,4 +177,43 @@ impl<F: Element> Scores<F> {
         }
         Self { layers, influences: self.influences.clone() }
     }
+}
+
+/// The norm of each output unit's slice of `values`, which have the parameter's shape; the rows of all gates make one
+/// recurrent unit.
+fn unit_norms<F: Element>(parameter: &Parameter<F>, values: &[F], norm: Norm) -> Vec<f64> {
+    let (axis, units) = (parameter.out_axis(), parameter.units());
+    if axis >= parameter.shape().len() {
+        return Vec::new();
+    }
+    let rows = reduce::along(values, parameter.shape(), axis, norm);
+    let unit = |u| rows.iter().skip(u).step_by(units).copied().reduce(|a, b| norm.join(a, b));
+    (0..units).map(|u| norm.finish(unit(u).unwrap_or(0.0))).collect()
+}
+
+/// A statistic of the outputs: of each unit, and of each position where maps were kept.
+fn activation_score<F: Element>(
+    layer: &Layer<'_, F>,
+    statistic: impl Fn(&Moments) -> Vec<f64>,
+) -> Result<Score<F>> {
+    let (outputs, axis) = (layer.outputs()?, layer.parameter().out_axis());
+    let score = Score::units(axis, narrow(statistic(outputs.units())));
+    match outputs.positions() {
+        Some(at) => Ok(score.with_map(axis, position_map(layer, at, statistic(at.moments()))?)),
+        None => Ok(score),
+    }
+}
+
+/// A number for each position of the output map, in its shape.
+fn position_map<F: Element>(
+    layer: &Layer<'_, F>,
+    positions: &PositionStatistics,
+    values: Vec<f64>,
+) -> Result<ArrayD<F>> {
+    let map = ArrayD::from_shape_vec(positions.shape(), narrow(values).to_vec());
+    map.map_err(|error| Error::shape(format!("layer `{}`: its output map: {error}", layer.name())))
+}
+
+fn narrow<F: Element>(values: Vec<f64>) -> Array1<F> {
+    values.into_iter().map(F::narrow).collect()
 }

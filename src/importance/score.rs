@@ -85,7 +85,7 @@ impl<F: Element> Score<F> {
     /// The score of each output unit.
     pub fn per_unit(&self, parameter: &Parameter<F>) -> Array1<f64> {
         let axis = parameter.out_axis();
-        let (units, rows) = (parameter.units(), parameter.shape()[axis]);
+        let (units, rows) = (parameter.units(), parameter.shape().get(axis).copied().unwrap_or(0));
         let positions = (0..units).map(|u| (u..rows).step_by(units).collect()).collect();
         let slot = CoupledSlot { parameter: parameter.name().to_owned(), axis, positions };
         self.per_index(parameter, &slot).map_or_else(|| Array1::zeros(units), Array1::from)
@@ -142,6 +142,11 @@ impl<F: Element> Score<F> {
         Some(slot.positions.iter().map(norm).collect())
     }
 
+    /// The norm by which scores of slices are taken.
+    pub(crate) fn slice_norm(&self) -> Norm {
+        self.norm
+    }
+
     /// Mean score of the single weights.
     pub(crate) fn mean(&self, parameter: &Parameter<F>) -> f64 {
         let sum = match self.per_element(parameter) {
@@ -159,10 +164,10 @@ impl<F: Element> Score<F> {
     pub(crate) fn check(&self, parameter: &Parameter<F>) -> Result<()> {
         let (name, shape) = (parameter.name(), parameter.shape());
         let fail = |what: String| Err(Error::shape(format!("layer `{name}` {shape:?}: {what}")));
-        if let Weights::Elements(scores) = &self.weights {
-            if scores.shape() != shape {
-                return fail(format!("its scores have the shape {:?}", scores.shape()));
-            }
+        if let Weights::Elements(scores) = &self.weights
+            && scores.shape() != shape
+        {
+            return fail(format!("its scores have the shape {:?}", scores.shape()));
         }
         for (axis, scores) in &self.along {
             let axis = *axis;
@@ -213,10 +218,10 @@ impl<F: Element> Score<F> {
                 *scores = scores.select(Axis(0), &stay);
             }
         }
-        if let Some((axis, map)) = &mut cut.map {
-            if let Some(stay) = stay(*axis, map.shape()[0]) {
-                *map = map.select(Axis(0), &stay);
-            }
+        if let Some((axis, map)) = &mut cut.map
+            && let Some(stay) = stay(*axis, map.shape()[0])
+        {
+            *map = map.select(Axis(0), &stay);
         }
         cut
     }

@@ -1,5 +1,7 @@
 //! Small floating-point formats: f16, bf16, f8 e4m3 and f8 e5m2 by one rule.
 
+use crate::kernel::round;
+
 /// A format of one sign bit, `exponent` and `mantissa` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MiniFloat {
@@ -25,7 +27,7 @@ impl MiniFloat {
     }
 
     /// Code of the largest finite magnitude.
-    const fn max_code(self) -> u32 {
+    pub(crate) const fn max_code(self) -> u32 {
         let top = (1 << (self.exponent + self.mantissa)) - 1;
         if self.ieee { top - (1 << self.mantissa) } else { top - 1 }
     }
@@ -58,8 +60,8 @@ impl MiniFloat {
         let magnitude = value.abs();
         let lowest = 1 - self.bias();
         let power = (((magnitude.to_bits() >> 52) as i32) - 1023).max(lowest);
-        // A power of two divides exactly, so the only rounding is to whole steps.
-        let steps = (magnitude / exp2(power - self.mantissa as i32)).round_ties_even();
+        // A power of two multiplies exactly, so the only rounding is to whole steps.
+        let steps = round::half_even(magnitude * exp2(self.mantissa as i32 - power));
         // `steps` may have reached the next power of two; the carry into the exponent is the right code.
         let code = ((power - lowest) as u32) * (1 << self.mantissa) + steps as u32;
         if code > self.max_code() { Err(sign | self.max_code()) } else { Ok(sign | code) }

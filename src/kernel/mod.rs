@@ -5,7 +5,10 @@
 pub(crate) mod bits;
 pub(crate) mod linalg;
 pub(crate) mod minifloat;
+pub(crate) mod pack;
 pub(crate) mod par;
 pub(crate) mod reduce;
+pub(crate) mod round;
+pub(crate) mod sample;
 pub(crate) mod seed;
 pub(crate) mod select;

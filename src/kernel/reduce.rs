@@ -10,23 +10,27 @@ const LANES: usize = 16;
 /// Elements summed in the element type before the sum moves to f64.
 const RUN: usize = 32 * LANES;
 
-/// Σ f(x) over a slice, f applied in the element type.
+/// Σ f(x) over a slice, f applied in the element type; f(0) is 0.
+#[expect(clippy::inline_always, reason = "the closure has to end up in the loop for vector code")]
 #[inline(always)]
 fn sum_by<F: Element>(values: &[F], f: impl Fn(F) -> F) -> f64 {
-    let run = |run: &[F]| {
-        let mut lanes = [F::zero(); LANES];
+    let mut total = [0.0; LANES];
+    for run in values.chunks(RUN) {
         let (chunks, rest) = run.as_chunks::<LANES>();
+        // Zeros in place of what is missing: with a second loop the lanes would not stay in registers.
+        let mut last = [F::zero(); LANES];
+        last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
+        let mut lanes = last.map(&f);
         for chunk in chunks {
-            for (lane, &x) in lanes.iter_mut().zip(chunk) {
-                *lane += f(x);
+            for lane in 0..LANES {
+                lanes[lane] += f(chunk[lane]);
             }
         }
-        for (lane, &x) in lanes.iter_mut().zip(rest) {
-            *lane += f(x);
+        for lane in 0..LANES {
+            total[lane] += lanes[lane].widen();
         }
-        lanes.iter().map(|lane| lane.widen()).sum::<f64>()
-    };
-    values.chunks(RUN).map(run).sum()
+    }
+    total.iter().sum()
 }
 
 /// Σ |x|
@@ -59,17 +63,26 @@ pub(crate) fn abs_max<F: Element>(values: &[F]) -> F {
 
 /// (min, max); (+∞, −∞) for an empty slice.
 pub(crate) fn min_max<F: Element>(values: &[F]) -> (F, F) {
-    let (mut low, mut high) = ([F::infinity(); LANES], [F::neg_infinity(); LANES]);
+    let less = |a: F, b: F| if b < a { b } else { a };
+    let more = |a: F, b: F| if b > a { b } else { a };
+    let (mut lows, mut highs) = ([F::infinity(); LANES], [F::neg_infinity(); LANES]);
     let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let x = chunk[lane];
-            low[lane] = if x < low[lane] { x } else { low[lane] };
-            high[lane] = if x > high[lane] { x } else { high[lane] };
-        }
+    // One extreme after the other over runs that stay in the cache: of both at once the compiler makes shuffles.
+    for run in chunks.chunks(RUN / LANES) {
+        pick_lanes(run, &mut lows, less);
+        pick_lanes(run, &mut highs, more);
     }
-    let low = low.iter().chain(rest).copied().fold(F::infinity(), F::min);
-    (low, high.iter().chain(rest).copied().fold(F::neg_infinity(), F::max))
+    let low = lows.iter().chain(rest).copied().fold(F::infinity(), less);
+    (low, highs.iter().chain(rest).copied().fold(F::neg_infinity(), more))
+}
+
+#[inline(never)]
+fn pick_lanes<F: Element>(run: &[[F; LANES]], lanes: &mut [F; LANES], pick: impl Fn(F, F) -> F) {
+    let mut own = *lanes;
+    for chunk in run {
+        own.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane = pick(*lane, x));
+    }
+    *lanes = own;
 }
 
 /// (min, max) of a long slice, on all threads.
@@ -81,8 +94,8 @@ pub(crate) fn par_min_max<F: Element>(values: &[F]) -> (F, F) {
 
 /// Index of the first value that is NaN or infinite.
 pub(crate) fn first_not_finite<F: Element>(values: &[F]) -> Option<usize> {
-    // x − x is 0 for what is finite and NaN for all else, and sums as fast as memory delivers.
-    let bad = |chunk: &[F]| sum_by(chunk, |x| x - x) != 0.0;
+    // x · 0 is 0 for what is finite and NaN for all else, and sums as fast as memory delivers.
+    let bad = |chunk: &[F]| sum_by(chunk, |x| x * F::zero()) != 0.0;
     let parts = par::map_chunks(values, par::CHUNK, |_, chunk| bad(chunk));
     let chunk = parts.iter().position(|&bad| bad)?;
     let rest = &values[chunk * par::CHUNK..];
@@ -131,13 +144,16 @@ impl Norm {
         }
     }
 
-    /// The partial of one value.
-    fn each(self, value: f64) -> f64 {
+    /// Joins the partials of each column of a row-major matrix to those in `total`.
+    fn columns<F: Element>(self, values: &[F], total: &mut [f64]) {
+        let larger = |a: F, b: F| if b > a { b } else { a };
+        let count = |x: F| if x.is_zero() { F::zero() } else { F::one() };
         match self {
-            Self::L0 => f64::from(u8::from(value != 0.0)),
-            Self::L1 | Self::Max => value.abs(),
-            Self::L2 => value * value,
-            Self::Sum => value,
+            Self::L0 => columns_by(values, total, count, F::add, self),
+            Self::L1 => columns_by(values, total, F::abs, F::add, self),
+            Self::L2 => columns_by(values, total, |x| x * x, F::add, self),
+            Self::Max => columns_by(values, total, F::abs, larger, self),
+            Self::Sum => columns_by(values, total, |x| x, F::add, self),
         }
     }
 
@@ -152,36 +168,69 @@ impl Norm {
     }
 }
 
+/// Joins `each` value to its column's partial: a few rows in the element type, which the compiler turns into vector
+/// code, and these in f64.
+#[expect(clippy::inline_always, reason = "the closure has to end up in the loop for vector code")]
+#[inline(always)]
+fn columns_by<F: Element>(
+    values: &[F],
+    total: &mut [f64],
+    each: impl Fn(F) -> F,
+    join: impl Fn(F, F) -> F,
+    norm: Norm,
+) {
+    let width = total.len();
+    let mut partial = vec![F::zero(); width];
+    for run in values.chunks(width * (RUN / LANES)) {
+        partial.fill(F::zero());
+        // Two rows at a time: half the traffic of the partials.
+        let pairs = run.chunks_exact(2 * width);
+        for (at, &x) in partial.iter_mut().zip(pairs.remainder()) {
+            *at = each(x);
+        }
+        for pair in pairs {
+            let (upper, lower) = pair.split_at(width);
+            for ((at, &x), &y) in partial.iter_mut().zip(upper).zip(lower) {
+                *at = join(*at, join(each(x), each(y)));
+            }
+        }
+        total.iter_mut().zip(&partial).for_each(|(sum, &p)| *sum = norm.join(*sum, p.widen()));
+    }
+}
+
+/// Rows that one task takes at the least, so that the partials of its columns are few beside what it reads.
+const ROWS: usize = 64;
+
 /// The partial norm of each position of one axis, over all other axes of a row-major array.
 pub(crate) fn along<F: Element>(values: &[F], dims: &[usize], axis: usize, norm: Norm) -> Vec<f64> {
     let (n, inner): (usize, usize) = (dims[axis], dims[axis + 1..].iter().product());
     if axis == 0 {
         return rows(values, inner, |row| norm.partial(row));
     }
-    let slab = n * inner;
-    let per_task = (par::CHUNK / slab.max(1)).max(1) * slab;
-    let mut parts = par::map_chunks(values, per_task.max(1), |_, chunk| {
-        let mut sums = vec![0.0; n];
+    let slab = (n * inner).max(1);
+    let narrow = inner < LANES;
+    let parts = par::map_chunks(values, (par::CHUNK / slab).max(ROWS) * slab, |_, chunk| {
+        let mut sums = vec![0.0; if narrow { slab } else { n }];
+        if narrow {
+            norm.columns(chunk, &mut sums);
+            return sums;
+        }
         for slab in chunk.chunks(slab) {
-            if inner < LANES {
-                for (k, value) in slab.iter().enumerate() {
-                    let at = if inner == 1 { k } else { k / inner };
-                    sums[at] = norm.join(sums[at], norm.each(value.widen()));
-                }
-            } else {
-                for (sum, run) in sums.iter_mut().zip(slab.chunks(inner)) {
-                    *sum = norm.join(*sum, norm.partial(run));
-                }
+            for (sum, run) in sums.iter_mut().zip(slab.chunks(inner)) {
+                *sum = norm.join(*sum, norm.partial(run));
             }
         }
         sums
-    })
-    .into_iter();
-    let first = parts.next().unwrap_or_else(|| vec![0.0; n]);
-    parts.fold(first, |mut total, part| {
+    });
+    let total = parts.into_iter().reduce(|mut total, part| {
         total.iter_mut().zip(part).for_each(|(t, p)| *t = norm.join(*t, p));
         total
-    })
+    });
+    let total = total.unwrap_or_else(|| vec![0.0; n]);
+    if !narrow || inner == 1 {
+        return total;
+    }
+    total.chunks(inner).map(|run| run.iter().fold(0.0, |a, &b| norm.join(a, b))).collect()
 }
 
 #[cfg(test)]
@@ -200,9 +249,24 @@ mod tests {
         assert_eq!(rows(&values, 1003, sum), [sum(&values)]);
     }
 
+    /// The partial of one value.
+    fn each(norm: Norm, value: f64) -> f64 {
+        match norm {
+            Norm::L0 => f64::from(u8::from(value != 0.0)),
+            Norm::L1 | Norm::Max => value.abs(),
+            Norm::L2 => value * value,
+            Norm::Sum => value,
+        }
+    }
+
     #[test]
     fn norms_along_every_axis() {
-        let dims = [3, 4, 20];
+        for dims in [[3, 4, 20], [3, 4, 5], [131, 7, 3], [300, 301, 1], [1, 2, 1]] {
+            norms_agree(dims);
+        }
+    }
+
+    fn norms_agree(dims: [usize; 3]) {
         let array =
             ndarray::Array3::from_shape_fn(dims, |(i, j, k)| ((i * 7 + j * 5 + k * 3) % 11) as f32 - 5.0);
         let values = array.as_slice().unwrap();
@@ -210,7 +274,7 @@ mod tests {
             for norm in [Norm::L0, Norm::L1, Norm::L2, Norm::Max, Norm::Sum] {
                 let slices = array.axis_iter(ndarray::Axis(axis));
                 let one = |s: ndarray::ArrayView2<'_, f32>| {
-                    s.iter().fold(0.0, |a, &x| norm.join(a, norm.each(f64::from(x))))
+                    s.iter().fold(0.0, |a, &x| norm.join(a, each(norm, f64::from(x))))
                 };
                 assert_eq!(along(values, &dims, axis, norm), slices.map(one).collect::<Vec<_>>());
             }

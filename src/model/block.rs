@@ -47,10 +47,25 @@ impl Block {
         self.parameters.iter().map(|(_, now)| now.as_str())
     }
 
-    /// Points this block to its own copy.
+    /// Its parameters: as declared, and as they are named now.
+    pub(crate) fn pairs(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
+    /// A block from what [`pairs`](Self::pairs) gave.
+    pub(crate) fn from_pairs(name: String, parameters: Vec<(String, String)>) -> Self {
+        Self { name, parameters }
+    }
+
+    /// Points this block to its own copy; one that it did not list (the bias of a shared weight) it takes in.
     pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        let mut listed = false;
         for (_, now) in self.parameters.iter_mut().filter(|(_, now)| now == from) {
             to.clone_into(now);
+            listed = true;
+        }
+        if !listed {
+            self.parameters.push((from.to_owned(), to.to_owned()));
         }
     }
 }

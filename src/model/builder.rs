@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayD;
 
-use crate::model::{Block, Coupling, CouplingBuilder, Geometry, Kind, Model, NormRole, Parameter};
+use crate::model::{Block, Coupling, CouplingBuilder, Geometry, Kind, Model, NormRole, Parameter, check};
 use crate::{Element, Error, Result};
 
 /// Collects parameters, couplings and blocks; [`build`](Self::build) checks them.
@@ -12,6 +12,30 @@ use crate::{Element, Error, Result};
 /// Parameters are given one by one, or all at once from a file with [`tensors`](Self::tensors), which guesses
 /// what each is; [`conv`](Self::conv), [`recurrent`](Self::recurrent), [`embedding`](Self::embedding),
 /// [`bias`](Self::bias) and [`batch_norm`](Self::batch_norm) then say what a guess cannot know.
+///
+/// ```
+/// use ndarray::ArrayD;
+/// use niwaki::{Geometry, Kind, Model};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let tensor = |name: &str, shape: &[usize]| (name.to_owned(), ArrayD::<f32>::ones(shape));
+/// let model = Model::builder()
+///     .tensors([
+///         tensor("conv.weight", &[8, 1, 3, 3]),
+///         tensor("conv.bias", &[8]),
+///         tensor("lstm.weight_ih_l0", &[4 * 5, 8]),
+///         tensor("fc.weight", &[3, 5]),
+///     ])
+///     .conv("conv.weight", Geometry::new().padding(1).groups(8))
+///     .recurrent("lstm.weight_ih_l0", 4)
+///     .build()?;
+/// assert_eq!(model.parameter("conv.weight")?.groups(), 8);
+/// assert_eq!(model.bias_of("conv.weight").map(|bias| bias.name()), Some("conv.bias"));
+/// assert_eq!(model.parameter("lstm.weight_ih_l0")?.units(), 5);
+/// assert_eq!(model.parameter("fc.weight")?.kind(), &Kind::Linear);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModelBuilder<F> {
     parameters: Vec<Parameter<F>>,
@@ -110,8 +134,9 @@ impl<F: Element> ModelBuilder<F> {
     ///
     /// # Errors
     /// A name that is used twice or is not there; an array that is empty, not finite or of a shape that its kind
-    /// cannot have; a coupling that contradicts the shapes (the message names the two slots), overlaps another
-    /// or cuts across the groups of a convolution.
+    /// cannot have; a coupling that contradicts the shapes (the message names the two slots), overlaps another,
+    /// cuts across the groups of a convolution or the gates of a recurrent cell, or cuts a weight's outputs and
+    /// not the bias or batch norm that belongs to it.
     pub fn build(self) -> Result<Model<F>> {
         if let Some(error) = self.unknown {
             return Err(error);
@@ -124,13 +149,15 @@ impl<F: Element> ModelBuilder<F> {
             parameter.check()?;
         }
         for parameter in &self.parameters {
-            check_owner(parameter, &self.parameters)?;
+            check::owner(parameter, &self.parameters)?;
         }
         let find = |name: &str| self.parameters.iter().find(|p| p.name() == name);
         let couplings = self.couplings.into_iter().map(|c| c.build(find)).collect::<Result<Vec<_>>>()?;
         unique("couplings", couplings.iter().map(Coupling::name))?;
-        check_overlap(&couplings)?;
-        check_groups(&couplings, find)?;
+        check::overlap(&couplings)?;
+        check::groups(&couplings, find)?;
+        check::gates(&couplings, find)?;
+        check::followers(&self.parameters, &couplings)?;
         unique("blocks", self.blocks.iter().map(Block::name))?;
         for block in &self.blocks {
             if let Some(name) = block.names().find(|name| !names.contains(name)) {
@@ -146,70 +173,6 @@ fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<()> {
     for name in names {
         if !seen.insert(name) {
             return Err(Error::name(format!("two {what} are named `{name}`")));
-        }
-    }
-    Ok(())
-}
-
-/// A bias or batch norm must fit the weight that it says it follows.
-fn check_owner<F: Element>(parameter: &Parameter<F>, all: &[Parameter<F>]) -> Result<()> {
-    let (Kind::Bias { of } | Kind::Norm { of: Some(of), .. }) = parameter.kind() else { return Ok(()) };
-    let name = parameter.name();
-    let owner = all.iter().find(|p| p.name() == of);
-    let owner =
-        owner.ok_or_else(|| Error::name(format!("`{name}` belongs to `{of}`, which is not there")))?;
-    let (rows, len) = (owner.shape()[owner.out_axis()], parameter.shape()[0]);
-    if !owner.kind().is_weight() || rows != len {
-        return Err(Error::shape(format!("`{name}` has {len} values, but `{of}` has {rows} output rows")));
-    }
-    Ok(())
-}
-
-/// No position of an axis may belong to two index spaces, or twice to one.
-fn check_overlap(couplings: &[Coupling]) -> Result<()> {
-    let mut owners: HashMap<(&str, usize, usize), &str> = HashMap::new();
-    for coupling in couplings {
-        for slot in coupling.slots() {
-            for &position in slot.positions.iter().flatten() {
-                let key = (slot.parameter(), slot.axis(), position);
-                if let Some(other) = owners.insert(key, coupling.name()) {
-                    return Err(Error::shape(format!(
-                        "slot `{}` axis {} of coupling `{}` and the slot of coupling `{other}` on the same axis \
-                         both hold position {position}",
-                        slot.parameter(),
-                        slot.axis(),
-                        coupling.name(),
-                    )));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// On a grouped convolution's filters, an index is whole groups or the same share of each group.
-fn check_groups<'a, F: Element>(
-    couplings: &[Coupling],
-    find: impl Fn(&str) -> Option<&'a Parameter<F>>,
-) -> Result<()> {
-    for coupling in couplings {
-        for slot in coupling.slots().iter().filter(|s| s.axis() == 0) {
-            let Some(parameter) = find(slot.parameter()).filter(|p| p.groups() > 1) else { continue };
-            let (groups, per_group) = (parameter.groups(), parameter.shape()[0] / parameter.groups());
-            for index in 0..coupling.size() {
-                let mut counts = vec![0; groups];
-                slot.positions(index).iter().for_each(|p| counts[p / per_group] += 1);
-                let whole = counts.iter().all(|&n| n == 0 || n == per_group);
-                let share = counts.iter().all(|&n| n == counts[0]);
-                if !whole && !share {
-                    return Err(Error::shape(format!(
-                        "coupling `{}`: slot `{}` axis 0: index {index} is neither whole groups of the {groups}, \
-                         nor an equal share of each",
-                        coupling.name(),
-                        slot.parameter(),
-                    )));
-                }
-            }
         }
     }
     Ok(())

@@ -7,6 +7,31 @@ use crate::{Element, Error, Result};
 ///
 /// Channels, heads, hidden units of an RNN, neurons of a feed-forward block and columns of a flattened map are
 /// all couplings; no pruner knows layer types.
+///
+/// ```
+/// use ndarray::Array;
+/// use niwaki::{Coupling, Geometry, Model, Parameter, Slot};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// // Three filters answer with maps of 2×2, which are flattened into a linear layer.
+/// let model = Model::<f32>::builder()
+///     .parameter(Parameter::conv("conv.weight", Array::ones((3, 1, 3, 3)), Geometry::new()))
+///     .parameter(Parameter::bias("conv.bias", Array::zeros(3), "conv.weight"))
+///     .parameter(Parameter::linear("fc.weight", Array::ones((5, 3 * 2 * 2))))
+///     .coupling(
+///         Coupling::builder("filters")
+///             .outputs(["conv.weight", "conv.bias"])
+///             .slot(Slot::input("fc.weight").repeat(2 * 2)),
+///     )
+///     .build()?;
+/// let filters = model.coupling("filters")?;
+/// assert_eq!((filters.size(), filters.slots().len()), (3, 3));
+/// let read = &filters.slots()[2];
+/// assert_eq!((read.parameter(), read.axis()), ("fc.weight", 1));
+/// assert_eq!(read.positions(1), [4, 5, 6, 7]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coupling {
     name: String,
@@ -14,7 +39,7 @@ pub struct Coupling {
     slots: Vec<CoupledSlot>,
 }
 
-/// A slot whose positions are known.
+/// A slot whose positions are known; [`Coupling`] shows one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoupledSlot {
     pub(crate) parameter: String,
@@ -33,12 +58,14 @@ impl CoupledSlot {
         self.axis
     }
 
-    /// Positions on that axis that index `index` of the space stands for.
-    ///
-    /// # Panics
-    /// Never for an index below the coupling's size; past it the answer is empty.
+    /// Positions on that axis that index `index` of the space stands for; none past the coupling's size.
     pub fn positions(&self, index: usize) -> &[usize] {
         self.positions.get(index).map_or(&[], Vec::as_slice)
+    }
+
+    /// Positions of every index.
+    pub(crate) fn all_positions(&self) -> &[Vec<usize>] {
+        &self.positions
     }
 }
 
@@ -70,6 +97,22 @@ impl Coupling {
 }
 
 /// Collects the slots of a [`Coupling`]; [`ModelBuilder::coupling`](crate::ModelBuilder::coupling) takes it.
+///
+/// What is wrong with it shows when the model is built.
+///
+/// ```
+/// use ndarray::Array;
+/// use niwaki::{Coupling, Model, Parameter};
+///
+/// let error = Model::<f32>::builder()
+///     .parameter(Parameter::linear("a", Array::ones((4, 3))))
+///     .parameter(Parameter::linear("b", Array::ones((2, 5))))
+///     .coupling(Coupling::builder("hidden").outputs(["a"]).inputs(["b"]))
+///     .build()
+///     .unwrap_err();
+/// let what = "slot `a` axis 0 has 4 indices, but slot `b` axis 1 of length 5 holds 5";
+/// assert_eq!(error.to_string(), format!("coupling `hidden`: {what}"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct CouplingBuilder {
     name: String,
@@ -111,6 +154,9 @@ impl CouplingBuilder {
         let context = |e: Error| e.context(format!("coupling `{name}`"));
         let axes = self.slots.iter().map(|slot| axis_of(slot, &find)).collect::<Result<Vec<_>>>();
         let axes = axes.map_err(context)?;
+        if axes.is_empty() {
+            return Err(context(Error::setting("it has no slots")));
+        }
         let (size, reference) = self.resolve_size(&axes).map_err(context)?;
         let mut slots = Vec::with_capacity(self.slots.len());
         for (slot, &(axis, len)) in self.slots.iter().zip(&axes) {
@@ -137,18 +183,15 @@ impl CouplingBuilder {
             return Ok((size, "the coupling".into()));
         }
         let mut filling = self.slots.iter().zip(axes).filter(|(slot, _)| slot.fills_axis());
-        let (slot, &(axis, len)) = filling.next().ok_or_else(|| {
+        let (slot, &(number, len)) = filling.next().ok_or_else(|| {
             Error::setting("no slot fills its axis, so the coupling must be told its size".to_owned())
         })?;
-        let at = describe(slot, axis);
+        let (at, copies, repeat) = (describe(slot, number), slot.copies, slot.repeat);
         match slot.implied_size(len) {
             Some(size) => Ok((size, at)),
-            None => {
-                let (copies, repeat) = (slot.copies, slot.repeat);
-                Err(Error::shape(format!(
-                    "{at} of length {len} does not divide into {copies} copies of {repeat}"
-                )))
-            }
+            None => Err(Error::shape(format!(
+                "{at} of length {len} does not divide into {copies} copies of {repeat}"
+            ))),
         }
     }
 }

@@ -45,14 +45,7 @@ impl Mask {
     ) -> Self {
         let mut words = vec![0u64; values.len().div_ceil(WORD)];
         par::zip_chunks_mut(values, par::CHUNK, &mut words, par::CHUNK / WORD, |k, values, words| {
-            let mut keeps = rule(k);
-            for (word, values) in words.iter_mut().zip(values.chunks(WORD)) {
-                let mut flags = [0; WORD];
-                for (flag, value) in flags.iter_mut().zip(values) {
-                    *flag = u8::from(keeps(value));
-                }
-                *word = bits::gather(&flags);
-            }
+            bits::pack(values, words, rule(k));
         });
         Self { shape: shape.to_vec(), words }
     }
@@ -85,15 +78,20 @@ impl Mask {
     /// Sets to 0 what does not stay.
     pub fn apply<F: Element>(&self, values: &mut [F]) {
         par::zip_chunks_mut(&self.words, par::CHUNK / WORD, values, par::CHUNK, |_, words, values| {
-            for (&word, values) in words.iter().zip(values.chunks_mut(WORD)) {
-                if word == u64::MAX {
-                    continue;
-                }
-                for (value, flag) in values.iter_mut().zip(bits::scatter(word)) {
-                    *value = if flag == 1 { *value } else { F::zero() };
-                }
+            let (blocks, rest) = values.as_chunks_mut::<WORD>();
+            for (&word, block) in words.iter().zip(blocks) {
+                bits::zero_unset(word, block);
+            }
+            let word = words.last().copied().unwrap_or_default();
+            for (bit, value) in rest.iter_mut().enumerate() {
+                *value = if word >> bit & 1 == 1 { *value } else { F::zero() };
             }
         });
+    }
+
+    /// The element at this flat index, which there is, goes too.
+    pub(crate) fn clear(&mut self, index: usize) {
+        self.words[index / WORD] &= !(1 << (index % WORD));
     }
 
     /// The mask of what stays of the array after some positions of an axis are kept.

@@ -3,6 +3,7 @@
 
 mod block;
 mod builder;
+mod check;
 mod coupling;
 mod mask;
 mod parameter;
@@ -158,6 +159,10 @@ impl<F: Element> Model<F> {
     pub(crate) fn values_mut(&mut self, name: &str) -> Result<&mut [F]> {
         let at = self.position(name)?;
         Ok(self.parameters[at].values_mut())
+    }
+
+    pub(crate) fn into_parameters(self) -> Vec<Parameter<F>> {
+        self.parameters
     }
 
     /// Errors unless every value is finite: what a caller's closure gave back is checked with it.

@@ -60,10 +60,12 @@ impl Geometry {
         self.groups
     }
 
-    /// Output positions along an axis of `len` inputs with a kernel of `kernel` taps; `None` when none fits.
+    /// Output positions along an axis of `len` inputs with a kernel of `kernel` taps; `None` when none fits, or
+    /// the stride is 0, or the numbers are past any array.
     pub fn output_len(&self, len: usize, kernel: usize) -> Option<usize> {
-        let span = self.dilation.checked_mul(kernel.checked_sub(1)?)? + 1;
-        Some((len + 2 * self.padding).checked_sub(span)? / self.stride + 1)
+        let span = self.dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
+        let padded = self.padding.checked_mul(2)?.checked_add(len)?;
+        padded.checked_sub(span)?.checked_div(self.stride)?.checked_add(1)
     }
 }
 
@@ -82,6 +84,15 @@ pub enum NormRole {
 }
 
 /// What a parameter is to the network.
+///
+/// ```
+/// use niwaki::{Geometry, Kind, NormRole, Parameter};
+///
+/// assert!(Kind::Linear.is_weight() && Kind::Conv(Geometry::new()).is_weight());
+/// let scale = Parameter::norm("norm.weight", ndarray::array![1.0f32, 1.0], NormRole::Scale);
+/// assert!(matches!(scale.kind(), Kind::Norm { role: NormRole::Scale, of: None, .. }));
+/// assert!(!scale.kind().is_weight());
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -126,6 +137,18 @@ impl Kind {
 ///
 /// Values are held in row-major order. Constructors set the axes that PyTorch uses; [`axes`](Self::axes)
 /// says otherwise.
+///
+/// ```
+/// use ndarray::Array;
+/// use niwaki::{Geometry, Parameter};
+///
+/// let conv = Parameter::conv("conv", Array::<f32, _>::ones((8, 2, 3, 3)), Geometry::new().groups(4));
+/// assert_eq!((conv.units(), conv.taps(), conv.fan_in(), conv.groups()), (8, 9, 18, 4));
+/// let gru = Parameter::recurrent("gru", Array::<f32, _>::ones((3 * 5, 7)), 3);
+/// assert_eq!((gru.units(), gru.fan_in()), (5, 7));
+/// let turned = Parameter::linear("turned", Array::<f32, _>::ones((7, 5))).axes(1, 0);
+/// assert_eq!((turned.units(), turned.fan_in()), (5, 7));
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter<F> {
     name: String,
@@ -180,12 +203,17 @@ impl<F: Element> Parameter<F> {
 
     /// The same array as another kind, with that kind's axes.
     pub(crate) fn described(self, kind: Kind) -> Self {
-        let (out_axis, in_axis) = match kind {
+        let (out_axis, in_axis) = Self::usual_axes(&kind);
+        Self { kind, out_axis, in_axis, ..self }
+    }
+
+    /// The output and input axis that PyTorch gives a kind.
+    pub(crate) fn usual_axes(kind: &Kind) -> (usize, Option<usize>) {
+        match kind {
             Kind::Embedding => (1, Some(0)),
             Kind::Linear | Kind::Conv(_) | Kind::Recurrent { .. } => (0, Some(1)),
             _ => (0, None),
-        };
-        Self { kind, out_axis, in_axis, ..self }
+        }
     }
 
     /// Other axes than the kind's: `axes(1, 0)` for a linear layer stored [in, out].
@@ -231,7 +259,7 @@ impl<F: Element> Parameter<F> {
     /// How many output units it has: filters, output rows, hidden units (not gate rows), features.
     pub fn units(&self) -> usize {
         let rows = self.array.shape().get(self.out_axis).copied().unwrap_or(1);
-        if let Kind::Recurrent { gates } = self.kind { rows / gates } else { rows }
+        if let Kind::Recurrent { gates } = self.kind { rows / gates.max(1) } else { rows }
     }
 
     /// Geometry of a convolution.
@@ -254,7 +282,8 @@ impl<F: Element> Parameter<F> {
 
     /// Weights that one output row sees: input channels (of its group) times taps.
     pub fn fan_in(&self) -> usize {
-        self.in_axis.map_or(1, |axis| self.array.shape()[axis] * self.taps())
+        let inputs = self.in_axis.and_then(|axis| self.array.shape().get(axis));
+        inputs.map_or(1, |inputs| inputs * self.taps())
     }
 
     /// Whether the memory is rows of outputs, each holding its inputs: true unless the axes were exchanged.
@@ -284,6 +313,10 @@ impl<F: Element> Parameter<F> {
     pub(crate) fn with_array(&self, array: ArrayD<F>) -> Self {
         let array = if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() };
         Self { array, ..self.shell() }
+    }
+
+    pub(crate) fn into_array(self) -> ArrayD<F> {
+        self.array
     }
 
     pub(crate) fn renamed(mut self, name: String) -> Self {
@@ -327,9 +360,8 @@ impl<F: Element> Parameter<F> {
         if !least.contains(&shape.len()) {
             return fail(format!("{} axes do not make a {:?}", shape.len(), self.kind));
         }
-        if self.kind.is_weight()
-            && (self.out_axis >= shape.len() || self.in_axis.is_some_and(|a| a >= shape.len()))
-        {
+        // A scalar has no axis, and its output is on axis 0 all the same.
+        if self.out_axis >= shape.len().max(1) || self.in_axis.is_some_and(|a| a >= shape.len()) {
             return fail(format!("axes out {} and in {:?} are not all there", self.out_axis, self.in_axis));
         }
         if self.in_axis == Some(self.out_axis) {

@@ -9,6 +9,29 @@ use crate::{Element, Error, Result};
 
 /// Which positions of which axes stay, which parameters go whole, which get copies. A resolved
 /// [`Plan`](crate::prune::Plan) step: models, scores and evidence are all cut by the same selection.
+///
+/// ```
+/// use ndarray::array;
+/// use niwaki::importance::{Magnitude, Scores};
+/// use niwaki::prune::{Channel, Pruner, Sparsity};
+/// use niwaki::{Coupling, Evidence, Model, Needs, Parameter};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let model = Model::<f32>::builder()
+///     .parameter(Parameter::linear("fc1", array![[5.0], [1.0], [4.0]]))
+///     .parameter(Parameter::linear("fc2", array![[5.0, 1.0, 4.0]]))
+///     .coupling(Coupling::builder("hidden").outputs(["fc1"]).inputs(["fc2"]))
+///     .build()?;
+/// let scores = Scores::compute(&Magnitude::l2(), &model, &Evidence::new(&model, Needs::MOMENTS))?;
+/// let plan = Channel::new(Sparsity::new(0.4)?).plan(&model, &scores)?;
+/// for selection in plan.selections() {
+///     assert_eq!(selection.kept("fc2", 1), Some(&[0, 2][..]));
+///     assert_eq!((selection.kept("fc2", 0), selection.drops("fc2")), (None, false));
+///     assert_eq!(model.select(selection)?.parameter("fc2")?.values(), [5.0, 4.0]);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// (parameter, axis) → positions that stay, ascending
@@ -26,6 +49,20 @@ impl Selection {
     /// Positions of a parameter's axis that stay; `None` when all do.
     pub fn kept(&self, parameter: &str, axis: usize) -> Option<&[usize]> {
         self.kept.get(&(parameter.to_owned(), axis)).map(Vec::as_slice)
+    }
+
+    /// As [`kept`](Self::kept), for an axis of `len` positions.
+    ///
+    /// # Errors
+    /// It would keep a position past the end.
+    pub(crate) fn kept_of(&self, parameter: &str, axis: usize, len: usize) -> Result<Option<&[usize]>> {
+        match self.kept(parameter, axis) {
+            Some(&[.., last]) if last >= len => Err(Error::shape(format!(
+                "layer `{parameter}`: axis {axis} has {len} positions, and position {last} should stay: the \
+                 selection was made for another model"
+            ))),
+            kept => Ok(kept),
+        }
     }
 
     /// Whether a parameter goes whole.
@@ -86,7 +123,8 @@ impl<F: Element> Model<F> {
     /// The model without what the selection leaves out.
     ///
     /// # Errors
-    /// An axis would be left empty, or the groups of a convolution uneven.
+    /// An axis would be left empty, the groups of a convolution uneven, or the selection was made for another
+    /// model.
     pub fn select(&self, selection: &Selection) -> Result<Self> {
         let mut parameters = Vec::with_capacity(self.parameters.len());
         for parameter in self.parameters.iter().filter(|p| !selection.drops(p.name())) {
@@ -98,51 +136,55 @@ impl<F: Element> Model<F> {
                 ),
             }
         }
-        let couplings = self.couplings.iter().filter_map(|c| self.cut_coupling(c, selection)).collect();
+        let couplings = self.couplings.iter().filter_map(|c| cut_coupling(c, selection)).collect();
         let mut blocks: Vec<Block> =
             self.blocks.iter().filter(|b| !selection.blocks.contains(b.name())).cloned().collect();
-        for (shared, copies) in &selection.copies {
+        let mut shared: Vec<_> = selection.copies.iter().collect();
+        shared.sort_unstable();
+        for (shared, copies) in shared {
             for (block, name) in copies {
                 blocks.iter_mut().filter(|b| b.name() == block).for_each(|b| b.rename(shared, name));
             }
         }
         Ok(Self::assemble(parameters, couplings, blocks))
     }
+}
 
-    /// The coupling with its slots renumbered; `None` when no slot is left.
-    fn cut_coupling(&self, coupling: &Coupling, selection: &Selection) -> Option<Coupling> {
-        let all: Vec<usize> = (0..coupling.size()).collect();
-        let indices = selection.indices.get(coupling.name()).unwrap_or(&all);
-        let mut slots = Vec::new();
-        for slot in coupling.slots() {
-            let renumber = selection.kept(slot.parameter(), slot.axis()).map(|kept| {
-                let places = kept.iter().enumerate().map(|(new, &old)| (old, new));
-                places.collect::<HashMap<usize, usize>>()
-            });
-            let positions: Vec<Vec<usize>> = indices
-                .iter()
-                .map(|&i| {
-                    let old = slot.positions(i).iter();
-                    match &renumber {
-                        None => old.copied().collect(),
-                        Some(map) => old.filter_map(|p| map.get(p).copied()).collect(),
-                    }
-                })
-                .collect();
-            for parameter in selection.names_after(slot.parameter()) {
-                slots.push(CoupledSlot { parameter, axis: slot.axis(), positions: positions.clone() });
-            }
+/// The coupling with its slots renumbered; `None` when no slot is left.
+fn cut_coupling(coupling: &Coupling, selection: &Selection) -> Option<Coupling> {
+    let all: Vec<usize> = (0..coupling.size()).collect();
+    let indices = selection.indices.get(coupling.name()).unwrap_or(&all);
+    let mut slots = Vec::new();
+    for slot in coupling.slots() {
+        let renumber = selection.kept(slot.parameter(), slot.axis()).map(|kept| {
+            let places = kept.iter().enumerate().map(|(new, &old)| (old, new));
+            places.collect::<HashMap<usize, usize>>()
+        });
+        let positions: Vec<Vec<usize>> = indices
+            .iter()
+            .map(|&i| {
+                let old = slot.positions(i).iter();
+                match &renumber {
+                    None => old.copied().collect(),
+                    Some(map) => old.filter_map(|p| map.get(p).copied()).collect(),
+                }
+            })
+            .collect();
+        for parameter in selection.names_after(slot.parameter()) {
+            slots.push(CoupledSlot { parameter, axis: slot.axis(), positions: positions.clone() });
         }
-        let name = coupling.name().to_owned();
-        (!slots.is_empty()).then(|| Coupling::from_parts(name, indices.len(), slots))
     }
+    let name = coupling.name().to_owned();
+    (!slots.is_empty()).then(|| Coupling::from_parts(name, indices.len(), slots))
 }
 
 /// The parameter without the positions that go; a convolution's group count follows its filters.
 fn cut<F: Element>(parameter: &Parameter<F>, selection: &Selection) -> Result<Parameter<F>> {
     let mut array = None;
     for axis in 0..parameter.shape().len() {
-        let Some(kept) = selection.kept(parameter.name(), axis) else { continue };
+        let Some(kept) = selection.kept_of(parameter.name(), axis, parameter.shape()[axis])? else {
+            continue;
+        };
         if kept.is_empty() {
             let (name, len) = (parameter.name(), parameter.shape()[axis]);
             return Err(Error::setting(format!(
@@ -167,7 +209,9 @@ fn cut<F: Element>(parameter: &Parameter<F>, selection: &Selection) -> Result<Pa
 fn groups_left<F: Element>(parameter: &Parameter<F>, groups: usize, kept: &[usize]) -> Result<usize> {
     let per_group = parameter.shape()[0] / groups;
     let mut counts = vec![0; groups];
-    kept.iter().for_each(|row| counts[row / per_group] += 1);
+    for row in kept {
+        counts[row / per_group] += 1;
+    }
     counts.retain(|&n| n > 0);
     if counts.iter().any(|&n| n != counts[0]) {
         let name = parameter.name();

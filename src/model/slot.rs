@@ -24,6 +24,29 @@ pub(crate) enum SlotAxis {
 /// | gates of an LSTM or GRU | [`copies`](Self::copies)(4 or 3) |
 /// | attention heads | [`repeat`](Self::repeat)(head size) |
 /// | grouped convolution, the same place in each group | [`copies`](Self::copies)(groups) on what feeds it |
+/// | grouped convolution, whole groups | [`repeat`](Self::repeat)(filters of a group), and channels of a group on what feeds it |
+///
+/// ```
+/// use ndarray::Array;
+/// use niwaki::{Coupling, Model, Parameter, Slot};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// // Two hidden units of an LSTM: rows u, 2 + u, 4 + u and 6 + u of its four gates.
+/// let model = Model::<f32>::builder()
+///     .parameter(Parameter::recurrent("cell", Array::ones((4 * 2, 3)), 4))
+///     .parameter(Parameter::linear("fc", Array::ones((1, 5 + 2))))
+///     .coupling(
+///         Coupling::builder("hidden")
+///             .slot(Slot::output("cell").copies(4))
+///             .slot(Slot::input("fc").offset(5)),
+///     )
+///     .build()?;
+/// let slots = model.coupling("hidden")?.slots();
+/// assert_eq!(slots[0].positions(1), [1, 3, 5, 7]);
+/// assert_eq!(slots[1].positions(1), [6]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub(crate) parameter: String,
@@ -87,14 +110,14 @@ impl Slot {
         len.is_multiple_of(per_index).then_some(len / per_index)
     }
 
-    /// Positions of every index in a space of `size`; `None` when one is past an axis of `len` positions.
+    /// Positions of every index in a space of `size`; `None` when one is past an axis of `len` positions, or
+    /// when they are more than the axis has.
     pub(crate) fn positions(&self, size: usize, len: usize) -> Option<Vec<Vec<usize>>> {
-        let stride = self.stride.unwrap_or(size * self.repeat);
+        let run = size.checked_mul(self.repeat).filter(|&run| run > 0)?;
+        let stride = self.stride.unwrap_or(run);
         let offset = self.offset.unwrap_or(0);
-        let last = offset
-            .checked_add(self.copies.checked_sub(1)?.checked_mul(stride)?)?
-            .checked_add(size.checked_mul(self.repeat)?)?;
-        if last > len || size == 0 || self.repeat == 0 {
+        let last = offset.checked_add(self.copies.checked_sub(1)?.checked_mul(stride)?)?.checked_add(run)?;
+        if last > len || run.checked_mul(self.copies)? > len {
             return None;
         }
         let of = |i| {
@@ -119,5 +142,24 @@ mod tests {
         assert_eq!(flatten, [[0, 1, 2], [3, 4, 5]]);
         assert_eq!(Slot::input("w").offset(5).positions(2, 6), None);
         assert_eq!(Slot::output("w").copies(4).implied_size(8), Some(2));
+    }
+
+    #[test]
+    fn numbers_past_any_axis_are_refused() {
+        let max = usize::MAX;
+        for slot in [
+            Slot::input("w").offset(max),
+            Slot::input("w").copies(max),
+            Slot::input("w").copies(max).stride(0),
+            Slot::input("w").repeat(max),
+            Slot::input("w").copies(max).repeat(max),
+            Slot::input("w").copies(2).stride(max),
+            Slot::input("w").copies(0),
+            Slot::input("w").repeat(0),
+        ] {
+            assert_eq!(slot.positions(2, 6), None, "{slot:?}");
+        }
+        assert_eq!(Slot::input("w").positions(max, 6), None);
+        assert_eq!(Slot::input("w").positions(0, 6), None);
     }
 }

@@ -1,9 +1,15 @@
 //! What goes: pruners turn scores into a [`Plan`], which is looked at, and then applied.
 
+pub mod block;
 mod channel;
-
+mod feature_map;
+mod gradual;
+mod n_of_m;
 mod nothing;
 mod plan;
+mod rank;
+mod schedule;
+mod shrink;
 mod sparsity;
 mod targets;
 mod then;
@@ -15,9 +21,15 @@ use crate::importance::Scores;
 use crate::{Element, Model, Needs, Result};
 
 pub use crate::model::Mask;
+pub use block::{Modules, Pool, Tiles};
 pub use channel::Channel;
+pub use feature_map::FeatureMap;
+pub use gradual::Gradual;
+pub use n_of_m::NOfM;
 pub(crate) use plan::Cut;
 pub use plan::Plan;
+pub use schedule::Schedule;
+pub use shrink::Shrink;
 pub use sparsity::Sparsity;
 pub(crate) use targets::Targets;
 pub use then::Then;

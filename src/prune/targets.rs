@@ -1,7 +1,5 @@
 //! Which layers a pruner looks at, and how much of each goes.
 
-use std::collections::HashMap;
-
 use crate::prune::Sparsity;
 use crate::{Element, Error, Model, Pattern, Result};
 
@@ -22,14 +20,31 @@ impl Targets {
         self.overrides.push((pattern, sparsity));
     }
 
+    /// Asks for a weight by name, at the pruner's own rate.
+    pub(crate) fn include(&mut self, pattern: String) {
+        self.overrides.push((pattern, Sparsity::default()));
+    }
+
     pub(crate) fn include_ends(&mut self) {
         self.ends = true;
+    }
+
+    /// Whether an override names this one.
+    ///
+    /// # Errors
+    /// A pattern that is no regular expression.
+    pub(crate) fn names(&self, name: &str) -> Result<bool> {
+        let mut named = false;
+        for (pattern, _) in &self.overrides {
+            named |= Pattern::new(pattern.as_str())?.matches(name);
+        }
+        Ok(named)
     }
 
     /// Checks that every pattern can be read.
     pub(crate) fn check(&self) -> Result<()> {
         let patterns = self.excluded.iter().chain(self.overrides.iter().map(|(p, _)| p));
-        patterns.map(|p| Pattern::new(p.as_str()).map(|_| ())).collect()
+        patterns.map(String::as_str).try_for_each(|p| Pattern::new(p).map(|_| ()))
     }
 
     /// The fraction that goes from each of these names that takes part; the last override that matches wins.
@@ -62,10 +77,10 @@ impl Targets {
         let mut resolved = self.resolve(&names, default)?;
         if !self.ends {
             let overrides = patterns(self.overrides.iter().map(|(p, _)| p), &names)?;
-            let ends: HashMap<&str, ()> =
-                [names.first(), names.last()].into_iter().flatten().map(|&n| (n, ())).collect();
-            resolved
-                .retain(|(name, _)| !ends.contains_key(name) || overrides.iter().any(|p| p.matches(name)));
+            let ends = [names.first().copied(), names.last().copied()];
+            resolved.retain(|(name, _)| {
+                !ends.contains(&Some(*name)) || overrides.iter().any(|p| p.matches(name))
+            });
         }
         if resolved.is_empty() {
             return Err(Error::setting(
@@ -86,14 +101,17 @@ fn patterns<'a>(texts: impl Iterator<Item = &'a String>, names: &[&str]) -> Resu
         .collect()
 }
 
-/// The setters that every pruner has.
+/// The setters that pruners share: `exclude`, and as far as they make sense `set`, `include` and `include_ends`.
 macro_rules! target_setters {
-    ($what:literal) => {
+    ($what:literal, exclude) => {
         #[doc = concat!("Leaves out every ", $what, " whose name matches: an exact name or a `re:` pattern.")]
         pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
             self.targets.exclude(pattern.into());
             self
         }
+    };
+    ($what:literal) => {
+        $crate::prune::targets::target_setters!($what, exclude);
 
         #[doc = concat!("Another sparsity for every ", $what, " whose name matches; the last that matches wins.")]
         pub fn set(mut self, pattern: impl Into<String>, sparsity: $crate::prune::Sparsity) -> Self {
@@ -101,9 +119,22 @@ macro_rules! target_setters {
             self
         }
     };
+    ($what:literal, include) => {
+        $crate::prune::targets::target_setters!($what, exclude);
+
+        /// Lets the first or the last weight of the model take part when its name matches.
+        pub fn include(mut self, pattern: impl Into<String>) -> Self {
+            self.targets.include(pattern.into());
+            self
+        }
+
+        $crate::prune::targets::target_setters!(@ends);
+    };
     ($what:literal, ends) => {
         $crate::prune::targets::target_setters!($what);
-
+        $crate::prune::targets::target_setters!(@ends);
+    };
+    (@ends) => {
         /// Lets the first and the last weight of the model take part, which are kept otherwise.
         pub fn include_ends(mut self) -> Self {
             self.targets.include_ends();
@@ -113,3 +144,74 @@ macro_rules! target_setters {
 }
 
 pub(crate) use target_setters;
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::{ErrorKind, Parameter};
+
+    fn model(names: &[&str]) -> Model<f32> {
+        let add = |builder: crate::ModelBuilder<f32>, name: &&str| {
+            builder.parameter(Parameter::linear(*name, Array2::ones((2, 2))))
+        };
+        names.iter().fold(Model::builder(), add).build().unwrap()
+    }
+
+    fn half() -> Sparsity {
+        Sparsity::new(0.5).unwrap()
+    }
+
+    fn names(targets: &Targets, model: &Model<f32>) -> Vec<String> {
+        targets.weights(model, half()).unwrap().into_iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn first_and_last_are_kept_unless_asked_for() {
+        let model = model(&["a", "b", "c", "d"]);
+        let mut targets = Targets::default();
+        assert_eq!(names(&targets, &model), ["b", "c"]);
+        targets.set("d".into(), Sparsity::new(0.25).unwrap());
+        assert_eq!(names(&targets, &model), ["b", "c", "d"]);
+        assert_eq!(targets.weights(&model, half()).unwrap()[2].1, Sparsity::new(0.25).unwrap());
+        targets.include_ends();
+        assert_eq!(names(&targets, &model), ["a", "b", "c", "d"]);
+        targets.exclude("a".into());
+        assert_eq!(names(&targets, &model), ["b", "c", "d"]);
+    }
+
+    #[test]
+    fn nothing_left_is_an_error() {
+        let error = Targets::default().weights(&model(&["a", "b"]), half()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Setting);
+    }
+
+    #[test]
+    fn a_pattern_that_matches_nothing_is_an_error() {
+        let model = model(&["a", "b", "c"]);
+        let mut targets = Targets::default();
+        targets.exclude("bb".into());
+        let error = targets.weights(&model, half()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Name);
+        assert!(error.to_string().contains("`bb`"), "{error}");
+        let mut targets = Targets::default();
+        targets.set("x".into(), half());
+        assert_eq!(targets.weights(&model, half()).unwrap_err().kind(), ErrorKind::Name);
+    }
+
+    #[cfg(feature = "regex")]
+    #[test]
+    fn patterns_override_and_the_last_wins() {
+        let model = model(&["in", "b1.fc", "b2.fc", "b3.fc", "out"]);
+        let mut targets = Targets::default();
+        targets.set("re:b\\d.*".into(), Sparsity::new(0.1).unwrap());
+        targets.set("b2.fc".into(), Sparsity::new(0.2).unwrap());
+        targets.exclude("re:b3.*".into());
+        let resolved = targets.weights(&model, half()).unwrap();
+        let resolved: Vec<_> = resolved.into_iter().map(|(name, s)| (name, s.removed())).collect();
+        assert_eq!(resolved, [("b1.fc", 0.1), ("b2.fc", 0.2)]);
+        targets.exclude("re:(".into());
+        assert_eq!(targets.check().unwrap_err().kind(), ErrorKind::Setting);
+    }
+}

@@ -44,10 +44,13 @@ impl<A, B> Then<A, B> {
 impl<F: Element, A: Pruner<F>, B: Pruner<F>> Pruner<F> for Then<A, B> {
     fn plan(&self, model: &Model<F>, scores: &Scores<F>) -> Result<Plan> {
         let first = self.first.plan(model, scores)?;
+        if first.is_empty() {
+            return self.second.plan(model, scores);
+        }
         let left = first.apply(model)?;
         let scores = first.selections().fold(scores.clone(), |scores, selection| scores.select(selection));
         let second = self.second.plan(&left, &scores)?;
-        Ok(first.then(second))
+        first.then(second)
     }
 
     fn needs(&self) -> Needs {

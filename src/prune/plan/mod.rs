@@ -1,7 +1,8 @@
 //! [`Plan`]: what is to go. Decided and printable, not done yet.
 
+mod table;
+
 use std::collections::BTreeMap;
-use std::fmt::{self, Display};
 
 use crate::model::Selection;
 use crate::prune::Mask;
@@ -104,7 +105,7 @@ impl Plan {
         self.outline(&cut.selection)?;
         self.carry(&cut.selection);
         self.selections.push(cut.selection);
-        for (name, mask) in cut.masks {
+        for (name, mask) in cut.masks.into_iter().filter(|(_, mask)| mask.kept() < mask.len()) {
             self.add_mask(name, mask);
         }
         for (name, axis, mask) in cut.maps {
@@ -115,7 +116,11 @@ impl Plan {
     }
 
     /// The plan by which `second`, planned on what this one leaves, follows.
-    pub fn then(mut self, second: Self) -> Self {
+    ///
+    /// # Errors
+    /// `second` was planned on something else; the message names the first layer that differs.
+    pub fn then(mut self, second: Self) -> Result<Self> {
+        self.check_leaves(&second)?;
         for selection in &second.selections {
             self.carry(selection);
         }
@@ -135,7 +140,32 @@ impl Plan {
         self.after = after.collect();
         self.selections.extend(second.selections);
         self.notes.extend(second.notes);
-        self
+        Ok(self)
+    }
+
+    /// Errors unless this plan leaves what `second` begins with.
+    fn check_leaves(&self, second: &Self) -> Result<()> {
+        let shapes = |outlines: &[Outline]| -> BTreeMap<String, Vec<usize>> {
+            outlines.iter().map(|o| (o.name.clone(), o.shape.clone())).collect()
+        };
+        let (left, wanted) = (shapes(&self.after), shapes(&second.before));
+        for (name, shape) in &wanted {
+            match left.get(name) {
+                Some(ours) if ours == shape => {}
+                Some(ours) => {
+                    return Err(Error::shape(format!(
+                        "layer `{name}`: the first plan leaves {ours:?}, the second was made for {shape:?}"
+                    )));
+                }
+                None => {
+                    return Err(Error::name(format!("layer `{name}`: the first plan does not leave it")));
+                }
+            }
+        }
+        match left.keys().find(|name| !wanted.contains_key(*name)) {
+            Some(name) => Err(Error::name(format!("layer `{name}`: the second plan does not know it"))),
+            None => Ok(()),
+        }
     }
 
     fn outline(&mut self, selection: &Selection) -> Result<()> {
@@ -187,12 +217,18 @@ impl Plan {
     }
 
     fn add_mask(&mut self, name: String, mask: Mask) {
-        let both = self.masks.remove(&name).map_or(mask.clone(), |old| old.and(&mask));
+        let both = match self.masks.remove(&name) {
+            Some(old) => mask.and(&old),
+            None => mask,
+        };
         self.masks.insert(name, both);
     }
 
     fn add_map(&mut self, name: String, axis: usize, mask: Mask) {
-        let both = self.maps.remove(&name).map_or(mask.clone(), |(_, old)| old.and(&mask));
+        let both = match self.maps.remove(&name) {
+            Some((_, old)) => mask.and(&old),
+            None => mask,
+        };
         self.maps.insert(name, (axis, both));
     }
 
@@ -218,7 +254,7 @@ impl Plan {
     /// # Errors
     /// The plan was made for another model.
     pub fn apply_in_place<F: Element>(&self, model: &mut Model<F>) -> Result<()> {
-        if self.selections.iter().all(Selection::is_empty) {
+        if !self.cuts_arrays() {
             self.check(model)?;
             return self.mask(model);
         }
@@ -271,9 +307,14 @@ impl Plan {
         self.selections.iter().try_fold(evidence.clone(), |evidence, selection| evidence.select(selection))
     }
 
+    /// Whether arrays get smaller, move or go: with masks alone they do not.
+    pub(crate) fn cuts_arrays(&self) -> bool {
+        self.selections.iter().any(|s| !s.is_empty())
+    }
+
     /// Whether nothing goes.
     pub fn is_empty(&self) -> bool {
-        self.selections.iter().all(Selection::is_empty) && self.masks.is_empty() && self.maps.is_empty()
+        !self.cuts_arrays() && self.masks.is_empty() && self.maps.is_empty()
     }
 
     /// Which weights of a layer stay, in the shape that it will have; `None` when no mask is planned for it.
@@ -324,68 +365,5 @@ impl Plan {
     /// Weights of a parameter that will not be masked.
     fn left(&self, outline: &Outline) -> usize {
         self.masks.get(&outline.name).map_or(outline.len(), Mask::kept)
-    }
-
-    /// Lines about the layers that change.
-    fn layer_lines(&self) -> Vec<[String; 4]> {
-        let mut lines = Vec::new();
-        for outline in &self.before {
-            let mut after = self.after.iter().filter(|o| o.origin == outline.name).peekable();
-            if after.peek().is_none() {
-                let shape = format!("{:?} goes", outline.shape);
-                lines.push([
-                    outline.name.clone(),
-                    shape,
-                    format!("{} -> 0", outline.len()),
-                    "-100.0 %".into(),
-                ]);
-            }
-            for new in after {
-                let left = self.left(new);
-                if new.name == outline.name && new.shape == outline.shape && left == outline.len() {
-                    continue;
-                }
-                let shape = if new.shape == outline.shape {
-                    format!("{:?}", new.shape)
-                } else {
-                    format!("{:?} -> {:?}", outline.shape, new.shape)
-                };
-                let share = 100.0 * (left as f64 / outline.len() as f64 - 1.0);
-                lines.push([
-                    new.name.clone(),
-                    shape,
-                    format!("{} -> {left}", outline.len()),
-                    format!("{share:.1} %"),
-                ]);
-            }
-        }
-        lines
-    }
-}
-
-/// The plan as a table: what goes, and what it saves.
-impl Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_empty() {
-            return writeln!(f, "nothing goes");
-        }
-        for note in &self.notes {
-            writeln!(f, "{note}")?;
-        }
-        let lines = self.layer_lines();
-        let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-        let (a, b, c) = (width(0), width(1), width(2));
-        for [name, shape, count, share] in &lines {
-            writeln!(f, "  {name:<a$}  {shape:<b$}  {count:>c$}  {share:>8}")?;
-        }
-        for (name, (_, mask)) in &self.maps {
-            writeln!(f, "  output map of {name}: {} of {} positions stay", mask.kept(), mask.len())?;
-        }
-        let ((before, after), (bytes_before, bytes_after)) = (self.parameter_counts(), self.dense_bytes());
-        let share = 100.0 * (after as f64 / before.max(1) as f64 - 1.0);
-        writeln!(
-            f,
-            "parameters {before} -> {after} ({share:.1} %), bytes as plain arrays {bytes_before} -> {bytes_after}"
-        )
     }
 }
