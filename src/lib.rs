@@ -11,6 +11,7 @@ mod kernel;
 mod nothing;
 
 pub mod evidence;
+pub mod format;
 pub mod importance;
 pub mod model;
 pub mod prune;

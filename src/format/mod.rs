@@ -1,0 +1,33 @@
+//! Models in and out: [`safetensors`] files (PyTorch and most hubs write them) and [`npz`] archives (NumPy).
+//!
+//! Both give [`Tensors`]: named arrays in file order, which [`ModelBuilder::tensors`](crate::ModelBuilder::tensors)
+//! takes. What is written replaces its target only when it is complete. What a file can get wrong is an
+//! [`ErrorKind::Format`](crate::ErrorKind::Format) error that names the file and the tensor, and a file that lies
+//! about its sizes makes nothing large.
+
+#[cfg(any(feature = "safetensors", feature = "npz"))]
+mod atomic;
+#[cfg(any(feature = "safetensors", feature = "npz"))]
+pub(crate) mod float;
+#[cfg(feature = "safetensors")]
+mod source;
+#[cfg(any(feature = "safetensors", feature = "npz"))]
+mod tensors;
+
+#[cfg(feature = "safetensors")]
+pub(crate) mod compressed;
+#[cfg(feature = "safetensors")]
+pub(crate) mod container;
+#[cfg(feature = "npz")]
+pub mod npz;
+#[cfg(feature = "safetensors")]
+pub mod safetensors;
+
+#[cfg(any(feature = "safetensors", feature = "npz"))]
+pub use tensors::{Iter, Skipped, Tensors};
+
+/// An I/O error that names the file.
+#[cfg(any(feature = "safetensors", feature = "npz"))]
+fn io(path: &std::path::Path, error: &std::io::Error) -> crate::Error {
+    crate::Error::new(crate::ErrorKind::Io, format!("{}: {error}", path.display()))
+}
