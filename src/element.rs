@@ -45,6 +45,9 @@ pub trait Element:
     /// The bits of |self|: an integer that orders as the magnitude does.
     fn magnitude_key(self) -> u64;
 
+    /// The lowest 32 bits of the number as it is stored.
+    fn low_bits(self) -> u32;
+
     /// An integer that orders as the number does (as `total_cmp`).
     fn order_key(self) -> u64;
 
@@ -72,6 +75,10 @@ macro_rules! element {
 
             fn magnitude_key(self) -> u64 {
                 u64::from(self.to_bits() & (<$bits>::MAX >> 1))
+            }
+
+            fn low_bits(self) -> u32 {
+                self.to_bits() as u32
             }
 
             fn order_key(self) -> u64 {

@@ -37,9 +37,9 @@ pub(crate) fn criteria() -> Vec<Named<dyn Importance<f32>>> {
         ("standard deviation", Box::new(StdDev::of_activations())),
         ("total confidence", Box::new(TotalConfidence::new())),
         ("gradient compare", Box::new(GradientCompare::update())),
-        ("random", Box::new(Random::new(1))),
-        ("random", Box::new(Random::new(2))),
-        ("random", Box::new(Random::new(3))),
+        ("random, seed 1", Box::new(Random::new(1))),
+        ("random, seed 2", Box::new(Random::new(2))),
+        ("random, seed 3", Box::new(Random::new(3))),
     ]
 }
 

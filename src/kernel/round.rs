@@ -28,7 +28,7 @@ pub(crate) fn clamp<F: Element>(x: F, low: F, high: F) -> F {
 /// The low 16 bits, in two's complement, of the nearest integer to x, for |x| < 2^15.
 #[inline]
 pub(crate) fn integer<F: Element>(x: F) -> u16 {
-    (x + magic::<F>()).magnitude_key() as u16
+    (x + magic::<F>()).low_bits() as u16
 }
 
 /// Integer steps from `low` to `high` around a zero point.
@@ -45,7 +45,7 @@ impl<F: Element> Step<F> {
     /// A word whose low byte is the number of steps.
     #[inline]
     fn word(self, x: F) -> u32 {
-        (clamp(x / self.scale, self.low, self.high) + magic::<F>()).magnitude_key() as u32
+        (clamp(x / self.scale, self.low, self.high) + magic::<F>()).low_bits()
     }
 
     #[inline]
