@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use ndarray::{Array1, Array2, ArrayD, Axis, Ix1, Ix2, Slice, Zip};
-use niwaki::{Coupling, Evidence, Model, Slot};
+use niwaki::{Coupling, Evidence, Model};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -26,7 +26,7 @@ pub(crate) fn describe(tensors: impl IntoIterator<Item = (String, ArrayD<f32>)>)
         for matrix in ["ih", "hh"] {
             let (weight, bias) = (format!("{side}_w_{matrix}"), format!("{side}_b_{matrix}"));
             builder = builder.recurrent(&weight, 3).bias(&bias, &weight);
-            hidden = hidden.slot(Slot::output(weight).copies(3)).slot(Slot::output(bias).copies(3));
+            hidden = hidden.outputs([weight, bias]);
         }
     }
     Ok(builder.coupling(hidden).build()?)

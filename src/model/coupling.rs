@@ -1,6 +1,6 @@
 //! Index spaces that several parameters share.
 
-use crate::model::{Parameter, Slot, slot::SlotAxis};
+use crate::model::{Kind, Parameter, Slot, slot::SlotAxis};
 use crate::{Element, Error, Result};
 
 /// One index space shared by (parameter, axis) slots: to remove index i is to remove its positions in each slot.
@@ -133,7 +133,8 @@ impl CouplingBuilder {
     }
 
     /// Adds the output axis of each of these parameters: weights that make the channels, and the biases and
-    /// normalization vectors that go with them.
+    /// normalization vectors that go with them. The stacked gates of a recurrent cell, and of its bias, count as
+    /// copies of the space.
     pub fn outputs<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.slots.extend(names.into_iter().map(Slot::output));
         self
@@ -147,9 +148,12 @@ impl CouplingBuilder {
 
     /// Resolves the slots against the parameters.
     pub(crate) fn build<'a, F: Element>(
-        self,
+        mut self,
         find: impl Fn(&str) -> Option<&'a Parameter<F>>,
     ) -> Result<Coupling> {
+        for slot in self.slots.iter_mut().filter(|s| s.axis == SlotAxis::Out && s.is_plain()) {
+            slot.copies = gates(&slot.parameter, &find);
+        }
         let name = &self.name;
         let context = |e: Error| e.context(format!("coupling `{name}`"));
         let axes = self.slots.iter().map(|slot| axis_of(slot, &find)).collect::<Result<Vec<_>>>();
@@ -193,6 +197,18 @@ impl CouplingBuilder {
                 "{at} of length {len} does not divide into {copies} copies of {repeat}"
             ))),
         }
+    }
+}
+
+/// Stacked gates of a recurrent cell's matrix or bias; 1 for all else.
+fn gates<'a, F: Element>(name: &str, find: &impl Fn(&str) -> Option<&'a Parameter<F>>) -> usize {
+    match find(name).map(Parameter::kind) {
+        Some(Kind::Recurrent { gates }) => *gates,
+        Some(Kind::Bias { of }) if of != name => match find(of).map(Parameter::kind) {
+            Some(Kind::Recurrent { gates }) => *gates,
+            _ => 1,
+        },
+        _ => 1,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) enum SlotAxis {
 /// | channels of a convolution, neurons | nothing: position i |
 /// | concat | [`offset`](Self::offset): where this part begins |
 /// | flatten of [C, H, W] | [`repeat`](Self::repeat)(H·W) |
-/// | gates of an LSTM or GRU | [`copies`](Self::copies)(4 or 3) |
+/// | gates of an LSTM or GRU | nothing on an output axis: as [`copies`](Self::copies)(4 or 3) |
 /// | attention heads | [`repeat`](Self::repeat)(head size) |
 /// | grouped convolution, the same place in each group | [`copies`](Self::copies)(groups) on what feeds it |
 /// | grouped convolution, whole groups | [`repeat`](Self::repeat)(filters of a group), and channels of a group on what feeds it |
@@ -102,6 +102,11 @@ impl Slot {
     /// Whether the slot says nothing about where it begins or how it is spaced, so that it fills its axis.
     pub(crate) fn fills_axis(&self) -> bool {
         self.offset.is_none() && self.stride.is_none()
+    }
+
+    /// Whether nothing was said of how the space maps into the axis.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.fills_axis() && self.copies == 1 && self.repeat == 1
     }
 
     /// The size of the space if this slot fills an axis of `len` positions.

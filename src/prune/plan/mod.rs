@@ -87,6 +87,40 @@ impl Plan {
         }
     }
 
+    /// A plan by which these units of a coupling go: for a choice that no criterion made.
+    ///
+    /// ```
+    /// use ndarray::Array;
+    /// use niwaki::prune::Plan;
+    /// use niwaki::{Coupling, Model, Parameter};
+    ///
+    /// # fn main() -> niwaki::Result<()> {
+    /// let model = Model::<f32>::builder()
+    ///     .parameter(Parameter::linear("a", Array::from_shape_fn((3, 1), |(i, _)| i as f32)))
+    ///     .parameter(Parameter::linear("b", Array::ones((2, 3))))
+    ///     .coupling(Coupling::builder("hidden").outputs(["a"]).inputs(["b"]))
+    ///     .build()?;
+    /// let smaller = Plan::removing(&model, "hidden", &[1])?.apply(&model)?;
+    /// assert_eq!(smaller.parameter("a")?.values(), [0.0, 2.0]);
+    /// assert_eq!(smaller.parameter("b")?.shape(), [2, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// No such coupling, an index past its units, or a layer that would be left without any.
+    pub fn removing<F: Element>(model: &Model<F>, coupling: &str, units: &[usize]) -> Result<Self> {
+        let (coupling, size) = model.coupling(coupling).map(|c| (c, c.size()))?;
+        if let Some(unit) = units.iter().find(|&&unit| unit >= size) {
+            let name = coupling.name();
+            return Err(Error::setting(format!("coupling `{name}`: unit {unit} of {size} units")));
+        }
+        let mut cut = Cut::default();
+        let len = |name: &str, axis: usize| model.find(name).map_or(0, |p| p.shape()[axis]);
+        cut.selection.remove_indices(coupling, len, units);
+        Self::of(model, cut)
+    }
+
     /// A plan of one step.
     ///
     /// # Errors
