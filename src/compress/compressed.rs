@@ -111,6 +111,7 @@ impl<F: Element> Compressed<F> {
     }
 
     /// From what a file holds.
+    #[cfg(feature = "safetensors")]
     pub(crate) fn from_parts(entries: Vec<Entry<F>>, blocks: Vec<Block>, maps: Vec<(String, Mask)>) -> Self {
         let mut compressed =
             Self { entries, blocks, maps, pruned: HashMap::new(), report: Report::default() };
@@ -223,6 +224,7 @@ fn broken(layer: &str, what: &str) -> Error {
 /// Without the feature `safetensors` there is no file to count.
 #[cfg(not(feature = "safetensors"))]
 impl<F: Element> Compressed<F> {
+    #[expect(clippy::unused_self, reason = "with the feature it reads the parameters")]
     pub(super) fn encoded_len(&self) -> usize {
         0
     }

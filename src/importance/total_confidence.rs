@@ -20,7 +20,7 @@ use crate::{Element, Error, Layer, Needs, Result};
 /// score is |w| times its unit's. Needs [`Needs::HISTOGRAMS`] and at least two samples; else the error names the
 /// layer.
 ///
-/// What the binning costs: U is exact. D sees the 64 bins of a [`Histogram`], to which each cluster's variance adds
+/// What the binning costs: U is exact. D sees the 64 bins of a [`Histogram`](crate::evidence::Histogram), to which each cluster's variance adds
 /// w²/12 for the width w of a bin, that of values spread evenly in it. So D is too small by up to a few percent where
 /// modes are wide, and at most about 220 where they are points.
 ///

@@ -48,11 +48,13 @@ impl Block {
     }
 
     /// Its parameters: as declared, and as they are named now.
+    #[cfg(feature = "safetensors")]
     pub(crate) fn pairs(&self) -> &[(String, String)] {
         &self.parameters
     }
 
     /// A block from what [`pairs`](Self::pairs) gave.
+    #[cfg(feature = "safetensors")]
     pub(crate) fn from_pairs(name: String, parameters: Vec<(String, String)>) -> Self {
         Self { name, parameters }
     }

@@ -104,7 +104,7 @@ pub fn write<'a, F: Element>(
 /// Writes a model's parameters; gives the file's length in bytes.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_model<F: Element>(path: impl AsRef<Path>, model: &Model<F>) -> Result<u64> {
     write(path, model.parameters().iter().map(|p| (p.name(), p.array().view())))
 }
