@@ -13,8 +13,8 @@ use ndarray::Array2;
 
 use digits::{Digits, Network, read_model};
 use niwaki::importance::{
-    GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random, StdDev, Subset, TotalConfidence,
-    Wanda,
+    GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random, StdDev, Subset, Taylor,
+    TotalConfidence, Wanda,
 };
 use niwaki::prune::{
     Channel, FeatureMap, Modules, NOfM, Pruner, Scope, Shrink, Sparsity, Tiles, Unstructured,
@@ -43,12 +43,15 @@ fn pipelines() -> Vec<(&'static str, Boxed)> {
     add("gradient compare", Box::new(GradientCompare::update()), Box::new(Tiles::new(4, 9, half())));
     add("subset", Box::new(Subset::new()), Box::new(Channel::new(half()).scope(Scope::Global)));
     add("wanda", Box::new(Wanda::new()), Box::new(Unstructured::new(half()).scope(Scope::PerRow)));
+    add("taylor", Box::new(Taylor::new()), Box::new(Channel::new(half())));
     add("random", Box::new(Random::new(3)), Box::new(Unstructured::new(half()).scope(Scope::Global)));
     add("n of m", Box::new(Magnitude::l1()), Box::new(NOfM::new(2, 4).unwrap()));
     add("shrink", Box::new(Magnitude::l1()), Box::new(Shrink::new(Penalty::new(0.5, 0.02).unwrap())));
     let (four, eight) = (Bits::new(4).unwrap(), Bits::new(8).unwrap());
     let quantizers: Vec<(&'static str, Box<dyn Quantizer<f32>>)> = vec![
         ("f16", Box::new(ElementWise::f16())),
+        ("fixed", Box::new(ElementWise::fixed(3, 4).unwrap())),
+        ("percentile", Box::new(Uniform::new(four).range(Range::percentile(99.0).unwrap()))),
         ("f8", Box::new(ElementWise::f8_e5m2())),
         (
             "mse groups",
@@ -77,6 +80,10 @@ fn digests() -> BTreeMap<&'static str, u64> {
     let network = Network::from(model.clone());
     let mut evidence = Evidence::new(&model, Needs::ALL);
     evidence.record_snapshot(&read_model("digits-early.safetensors").unwrap()).unwrap();
+    for weight in model.weights() {
+        // Any gradient will do.
+        evidence.record_gradient(weight.name(), &weight.array().mapv(f32::sin)).unwrap();
+    }
     for batch in training.part(0, 200).batches() {
         network.forward(&batch.images, Some(&mut evidence)).unwrap();
     }
