@@ -1,6 +1,6 @@
 //! The one error type: what went wrong, with the layer, the value and the limit in its message.
 
-use std::fmt::Display;
+use std::fmt::{self, Debug, Display};
 use std::sync::Arc;
 
 /// A result whose error is [`Error`].
@@ -37,11 +37,10 @@ pub enum ErrorKind {
 /// assert_eq!(error.kind(), ErrorKind::Setting);
 /// assert_eq!(error.to_string(), "sparsity 1.5 is outside [0, 1)");
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("{}", .0.message)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -86,6 +85,13 @@ impl Error {
 
     pub(crate) fn format(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Format, message)
+    }
+}
+
+/// The kind and the message: what a program shows whose `main` returns this error.
+impl Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.message)
     }
 }
 
