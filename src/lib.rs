@@ -122,6 +122,9 @@ assert_eq!(codes.bytes(), 4 + 4); // a code each, and one scale
 | `safetensors` | yes | models and compressed models in safetensors files |
 | `npz` | yes | models in NumPy archives |
 | `regex` | yes | `re:` patterns that name layers |
+| `onnx` | no | ONNX files: read, traced, pruned, written |
+| `rten` | no | running them: evidence, recovery in graph order, comparison (needs Rust 1.94) |
+| `cli` | no | the tool `niwaki` |
 
 The design and its reasons are in `docs/design.md`, the methods with their papers in `docs/methods.md`, the file
 layout in `docs/formats.md`.
@@ -141,6 +144,8 @@ pub mod evidence;
 pub mod format;
 pub mod importance;
 pub mod model;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 pub mod prune;
 pub mod quantize;
 pub mod recover;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Families from the ground up. Those on one line may use each other.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["error", "element", "nothing"],
     &["kernel"],
     &["model"],
@@ -18,6 +18,7 @@ const FLOORS: [&[&str]; 11] = [
     &["recover"],
     &["format"],
     &["compress"],
+    &["onnx"],
     &["lib"],
 ];
 
@@ -104,7 +105,8 @@ fn reexports() -> HashMap<String, String> {
 fn imports_run_downward() {
     let reexports = reexports();
     let mut upward = Vec::new();
-    for path in sources() {
+    // The tool stands on top, and sees what everybody sees.
+    for path in sources().into_iter().filter(|path| family(path) != "bin") {
         let from = family(&path);
         for name in imported(&code(&path)) {
             let to = reexports.get(&name).cloned().unwrap_or(name.clone());
@@ -130,8 +132,9 @@ fn files_stay_small() {
         let text = fs::read_to_string(path).unwrap();
         text.split("#[cfg(test)]").next().unwrap_or_default().lines().count()
     };
-    let sizes: Vec<(PathBuf, usize)> =
-        sources().into_iter().map(|path| (path.clone(), lines(&path))).collect();
+    // Generated code is not read.
+    let written = sources().into_iter().filter(|path| !path.ends_with("onnx/proto/messages.rs"));
+    let sizes: Vec<(PathBuf, usize)> = written.map(|path| (path.clone(), lines(&path))).collect();
     let large: Vec<_> = sizes.iter().filter(|(_, lines)| *lines > MOST_LINES).collect();
     assert!(large.is_empty(), "{large:#?}");
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test panics, and compares exact results")]
 
-use ndarray::{Array1, Array2, ArrayD, Axis, Dimension, IxDyn, Slice, concatenate};
+use ndarray::{Array1, Array2, Array4, ArrayD, Axis, Dimension, IxDyn, Slice, concatenate};
 use niwaki::evidence::Moments;
 use niwaki::importance::{Magnitude, Scores};
 use niwaki::prune::{Channel, Plan, Pruner, Sparsity};
@@ -202,12 +202,30 @@ fn assert_moments(moments: &Moments, channel: usize, values: &[f64]) {
     assert_eq!(moments.count(), values.len() as u64);
 }
 
+/// How a kernel slides along one axis.
+#[derive(Clone, Copy, Debug)]
+struct Slide {
+    stride: usize,
+    before: usize,
+    after: usize,
+    dilation: usize,
+}
+
+impl Slide {
+    /// From the first tap to the last.
+    fn span(self, taps: usize) -> usize {
+        self.dilation * (taps - 1) + 1
+    }
+}
+
 /// Patches of an input [n, channels, positions…] for one group: a row for each sample and output position.
-fn naive_patches(x: &ArrayD<f64>, weights: &[usize], group: usize, conv: [usize; 3]) -> Array2<f64> {
-    let [stride, padding, dilation] = conv;
+fn naive_patches(x: &ArrayD<f64>, weights: &[usize], group: usize, slides: &[Slide]) -> Array2<f64> {
     let (features, kernel, input) = (weights[1], &weights[2..], &x.shape()[2..]);
     let output: Vec<usize> = (0..kernel.len())
-        .map(|axis| (input[axis] + 2 * padding - dilation * (kernel[axis] - 1) - 1) / stride + 1)
+        .map(|axis| {
+            let slide = slides[axis];
+            (slide.before + input[axis] + slide.after - slide.span(kernel[axis])) / slide.stride + 1
+        })
         .collect();
     let mut patches = Array2::zeros((0, features * kernel.iter().product::<usize>()));
     for sample in x.axis_iter(Axis(0)) {
@@ -217,8 +235,9 @@ fn naive_patches(x: &ArrayD<f64>, weights: &[usize], group: usize, conv: [usize;
                 for tap in ndarray::indices(IxDyn(kernel)) {
                     let place: Option<Vec<usize>> = (0..kernel.len())
                         .map(|axis| {
-                            let from = at.slice()[axis] * stride + tap.slice()[axis] * dilation;
-                            from.checked_sub(padding)
+                            let slide = slides[axis];
+                            let from = at.slice()[axis] * slide.stride + tap.slice()[axis] * slide.dilation;
+                            from.checked_sub(slide.before)
                         })
                         .collect();
                     row.push(place.and_then(|place| channel.get(IxDyn(&place)).copied()).unwrap_or(0.0));
@@ -247,6 +266,15 @@ fn rows(x: &ArrayD<f64>) -> Array2<f64> {
     let width = x.shape()[x.ndim() - 1];
     let rows = x.to_shape((x.len() / width, width)).map(|rows| rows.to_owned());
     rows.unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn slide() -> impl Strategy<Value = Slide> {
+    (1..4usize, 0..4usize, 0..4usize, 1..4usize).prop_map(|(stride, before, after, dilation)| Slide {
+        stride,
+        before,
+        after,
+        dilation,
+    })
 }
 
 /// A share of each coupling, by the size of the weights.
@@ -361,21 +389,35 @@ proptest! {
     #[test]
     fn convolutions_read_their_patches(
         seed: u64,
-        (stride, padding, dilation) in (1..4usize, 0..4usize, 1..4usize),
+        slides in proptest::collection::vec(slide(), 3),
+        uniform: bool,
         (groups, features, filters) in (1..4usize, 1..4usize, 1..3usize),
         kernel in proptest::collection::vec(1..4usize, 1..4),
         more in proptest::collection::vec(0..4usize, 3),
         at in 1..SAMPLES,
     ) {
-        let geometry = Geometry::new().stride(stride).padding(padding).dilation(dilation).groups(groups);
+        let mut slides = slides[..kernel.len()].to_vec();
+        let geometry = if uniform {
+            let one = Slide { after: slides[0].before, ..slides[0] };
+            slides.fill(one);
+            Geometry::new().stride(one.stride).padding(one.before).dilation(one.dilation)
+        } else {
+            Geometry::new()
+                .strides(slides.iter().map(|s| s.stride))
+                .paddings(slides.iter().map(|s| (s.before, s.after)))
+                .dilations(slides.iter().map(|s| s.dilation))
+        };
+        let geometry = geometry.groups(groups);
         let mut shape = vec![filters * groups, features];
         shape.extend(&kernel);
         let model =
             Model::builder().parameter(Parameter::conv("conv", numbers(seed, &shape), geometry)).build()?;
         let mut input = vec![SAMPLES, features * groups];
         // The least input that the kernel fits in, and a bit more.
-        let fitting = |(k, more): (&usize, &usize)| (dilation * (k - 1) + 1).saturating_sub(2 * padding).max(1) + more;
-        input.extend(kernel.iter().zip(&more).map(fitting));
+        let fitting = |((k, s), more): ((&usize, &Slide), &usize)| {
+            s.span(*k).saturating_sub(s.before + s.after).max(1) + more
+        };
+        input.extend(kernel.iter().zip(&slides).zip(&more).map(fitting));
         let x = numbers(seed ^ 1, &input);
         let mut evidence = Evidence::new(&model, Needs::GRAM);
         for part in [Slice::from(..at), Slice::from(at..)] {
@@ -384,7 +426,7 @@ proptest! {
         let layer = evidence.layer(&model, "conv")?;
         prop_assert_eq!(layer.inputs()?.groups(), groups);
         for group in 0..groups {
-            assert_columns(layer, group, &naive_patches(&x, &shape, group, [stride, padding, dilation]))?;
+            assert_columns(layer, group, &naive_patches(&x, &shape, group, &slides))?;
         }
     }
 
@@ -477,7 +519,92 @@ fn large_maps_are_unfolded_in_parts() -> Result<()> {
     let x = numbers(2, &[2, 1, 90, 70]);
     let mut evidence = Evidence::new(&model, Needs::GRAM);
     evidence.record_input("conv", &x)?;
-    assert_columns(evidence.layer(&model, "conv")?, 0, &naive_patches(&x, &[1, 1, 3, 3], 0, [1, 1, 1]))
+    assert_columns(
+        evidence.layer(&model, "conv")?,
+        0,
+        &naive_patches(&x, &[1, 1, 3, 3], 0, &[Slide { stride: 1, before: 1, after: 1, dilation: 1 }; 2]),
+    )
+}
+
+/// Channels enough for Gram matrices to be made without patches, rows and columns enough for several blocks.
+#[test]
+fn wide_layers_are_read_in_blocks() -> Result<()> {
+    let slide = |stride, before, after, dilation| Slide { stride, before, after, dilation };
+    let cases = [
+        (vec![1, 140, 2], vec![3, 140, 9], vec![slide(1, 1, 0, 3)], 1),
+        (vec![2, 9, 3, 3], vec![2, 18, 8, 7], vec![slide(2, 0, 1, 1), slide(1, 2, 0, 2)], 2),
+        (vec![1, 8, 3, 3], vec![2, 8, 20, 20], vec![slide(1, 1, 1, 1); 2], 1),
+        (
+            vec![1, 10, 2, 1, 3],
+            vec![2, 10, 3, 4, 6],
+            vec![slide(1, 0, 0, 1), slide(2, 1, 1, 1), slide(2, 1, 2, 1)],
+            1,
+        ),
+        (vec![1, 90, 1, 1], vec![3, 90, 20, 11], vec![slide(1, 0, 0, 1); 2], 1),
+    ];
+    for (shape, input, slides, groups) in cases {
+        let geometry = Geometry::new()
+            .strides(slides.iter().map(|s| s.stride))
+            .paddings(slides.iter().map(|s| (s.before, s.after)))
+            .dilations(slides.iter().map(|s| s.dilation))
+            .groups(groups);
+        let model =
+            Model::builder().parameter(Parameter::conv("conv", numbers(1, &shape), geometry)).build()?;
+        let x = numbers(2, &input);
+        let mut evidence = Evidence::new(&model, Needs::GRAM);
+        evidence.record_input("conv", &x)?;
+        for group in 0..groups {
+            assert_columns(
+                evidence.layer(&model, "conv")?,
+                group,
+                &naive_patches(&x, &shape, group, &slides),
+            )?;
+        }
+    }
+    let model = Model::builder().parameter(Parameter::linear("fc", numbers(1, &[1, 150]))).build()?;
+    let x = numbers(3, &[1100, 150]);
+    let mut evidence = Evidence::new(&model, Needs::GRAM);
+    evidence.record_input("fc", &x)?;
+    assert_columns(evidence.layer(&model, "fc")?, 0, &rows(&x))
+}
+
+/// Gram matrices of f32 inputs are products in f32 where that loses little beside the spread of the inputs, and in f64
+/// where the mean is large beside it.
+#[test]
+fn gram_matrices_of_f32_inputs_lose_little() -> Result<()> {
+    let geometry = Geometry::new().padding(1);
+    let cases = [
+        (3, 0.0, 1.0, 1e-6),
+        (16, 0.0, 1.0, 1e-6),
+        (3, 1e4, 1.0, 1e-9),
+        (16, 1e4, 1.0, 1e-9),
+        (3, 0.0, 1e30, 1e-9),
+        (16, 0.0, 1e-30, 1e-9),
+    ];
+    for (channels, offset, scale, loss) in cases {
+        let x = numbers(5, &[4, channels, 20, 20]).mapv(|x| ((x + offset) * scale) as f32);
+        // Without padding the large mean is seen.
+        let geometry = if offset > 0.0 { Geometry::new() } else { geometry };
+        let conv = |name| Parameter::conv(name, Array4::<f32>::ones((1, channels, 3, 3)), geometry);
+        let narrow = Model::builder().parameter(conv("conv")).build()?;
+        let wide = Parameter::conv("conv", Array4::<f64>::ones((1, channels, 3, 3)), geometry);
+        let wide = Model::builder().parameter(wide).build()?;
+        let (mut seen, mut exact) = (Evidence::new(&narrow, Needs::GRAM), Evidence::new(&wide, Needs::GRAM));
+        seen.record_input("conv", &x)?;
+        exact.record_input("conv", &x.mapv(f64::from))?;
+        let (seen, exact) = (seen.layer(&narrow, "conv")?, exact.layer(&wide, "conv")?);
+        let (g, h) = (seen.gram(0)?, exact.gram(0)?);
+        assert_eq!(g, g.t());
+        for ((i, j), x) in h.indexed_iter() {
+            assert!(
+                (g[[i, j]] - x).abs() <= loss * (h[[i, i]] * h[[j, j]]).sqrt(),
+                "{} is not {x}",
+                g[[i, j]]
+            );
+        }
+        assert_near(&seen.inputs()?.mean_squares(0), &exact.inputs()?.mean_squares(0), 0.0);
+    }
+    Ok(())
 }
 
 /// Gradients of f32 weights add up in f64: what is far below the sum still counts, and none overflows.

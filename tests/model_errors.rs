@@ -183,7 +183,7 @@ fn other_values_must_have_the_shape() -> Result<()> {
 fn shapes_that_a_kind_cannot_have() {
     let build = |parameter: Parameter<f32>| Model::builder().parameter(parameter).build();
     let zeros = |shape: &[usize]| ArrayD::<f32>::zeros(IxDyn(shape));
-    let named: [(Parameter<f32>, &str); 20] = [
+    let named: [(Parameter<f32>, &str); 23] = [
         (Parameter::linear("w", zeros(&[0, 3])), "empty"),
         (Parameter::linear("w", zeros(&[3, 0])), "empty"),
         (Parameter::other("w", zeros(&[0])), "empty"),
@@ -200,6 +200,12 @@ fn shapes_that_a_kind_cannot_have() {
         (Parameter::conv("w", zeros(&[6, 2, 1]), Geometry::new().groups(4)), "4 groups"),
         (Parameter::conv("w", zeros(&[6, 2, 1]), Geometry::new().groups(0)), "0 groups"),
         (Parameter::conv("w", zeros(&[6, 2, 1]), Geometry::new().stride(0)), "stride 0"),
+        (Parameter::conv("w", zeros(&[6, 2, 1, 1]), Geometry::new().dilations([1, 0])), "dilation 0"),
+        (Parameter::conv("w", zeros(&[6, 2, 1]), Geometry::new().strides([2, 1])), "2 strides"),
+        (
+            Parameter::conv("w", zeros(&[6, 2, 1, 1, 1, 1]), Geometry::new().paddings([(0, 1); 4])),
+            "4 paddings",
+        ),
         (Parameter::conv("w", zeros(&[6, 2, 1]), Geometry::new()).axes(1, 0), "out, in"),
         (Parameter::linear("w", zeros(&[6, 2])).axes(0, 2), "not all there"),
         (Parameter::linear("w", zeros(&[6, 2])).axes(1, 1), "both axis 1"),
@@ -314,17 +320,18 @@ fn kernels_past_any_array_are_refused() -> Result<()> {
         Geometry::new().padding(max / 2),
         Geometry::new().dilation(max),
         Geometry::new().padding(max / 2).dilation(max / 2),
+        Geometry::new().paddings([(max, 1)]),
     ] {
-        assert_eq!(geometry.output_len(5, 3), None, "{geometry:?}");
+        assert_eq!(geometry.output_len(0, 5, 3), None, "{geometry:?}");
         let conv = Parameter::conv("conv", Array3::<f32>::ones((1, 1, 3)), geometry);
         let model = Model::builder().parameter(conv).build()?;
         let mut evidence = Evidence::new(&model, Needs::GRAM);
         let said = evidence.record_input("conv", &Array3::<f32>::ones((1, 1, 5)));
         assert_says(said, ErrorKind::Shape, &["`conv`", "kernel"]);
     }
-    assert_eq!(Geometry::new().stride(0).output_len(5, 3), None);
-    assert_eq!(Geometry::new().output_len(5, 0), None);
-    assert_eq!(Geometry::new().output_len(max, 1), Some(max));
+    assert_eq!(Geometry::new().stride(0).output_len(0, 5, 3), None);
+    assert_eq!(Geometry::new().output_len(0, 5, 0), None);
+    assert_eq!(Geometry::new().output_len(0, max, 1), Some(max));
     Ok(())
 }
 

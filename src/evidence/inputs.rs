@@ -1,16 +1,16 @@
 //! Statistics of a weight's inputs, unfolded as the weight reads them.
 
-use std::ops::Range;
+use ndarray::{Array1, Array2, Axis};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
-
-use crate::evidence::Shape;
+use crate::evidence::gram::{self, Patches, Plain};
 use crate::evidence::rows::Rows;
-use crate::kernel::linalg;
-use crate::{Error, Geometry, Kind, Result};
+use crate::evidence::unfold::{Planes, Unfold};
+use crate::evidence::{Shape, shifts, sums};
+use crate::kernel::par;
+use crate::{Element, Error, Kind, Result};
 
-/// Rows unfolded at a time.
-const ROWS: usize = 4096;
+/// Channels of a group from which on a Gram matrix is made of shifted planes; patches of fewer are unfolded.
+const SHIFTED: usize = 8;
 
 /// What a weight read: for each group of a convolution (all else has one), statistics of its d input columns.
 ///
@@ -52,8 +52,14 @@ struct Columns {
 }
 
 impl Inputs {
-    /// Statistics of one batch.
-    pub(super) fn of(layer: &str, shape: &Shape, batch: &Rows, gram: bool) -> Result<Self> {
+    /// Takes in one batch. Nothing changes where it does not fit.
+    pub(super) fn record<F: Element>(
+        slot: &mut Option<Self>,
+        layer: &str,
+        shape: &Shape,
+        batch: &Rows<'_, F>,
+        gram: bool,
+    ) -> Result<()> {
         let wrong = |wants: String| {
             Err(Error::shape(format!("layer `{layer}`: its input {:?} should have {wants}", batch.dims)))
         };
@@ -65,10 +71,8 @@ impl Inputs {
             if batch.dims.len() < 2 || batch.dims.last() != Some(&features) {
                 return wrong(format!("{features} features on its last axis"));
             }
-            let mut inputs = Self::empty(1, features, gram);
-            batch.values.chunks(ROWS * features).for_each(|rows| inputs.add(0, rows));
-            inputs.rows = (batch.values.len() / features) as u64;
-            return Ok(inputs);
+            slot.get_or_insert_with(|| Self::empty(1, features, gram)).add_rows(&batch.values);
+            return Ok(());
         };
         let (channels, kernel) = (features * geometry.groups, &shape.dims[2..]);
         if batch.dims.len() != kernel.len() + 2 || batch.dims[1] != channels {
@@ -77,26 +81,30 @@ impl Inputs {
         let Some(unfold) = Unfold::new(geometry, kernel, &batch.dims[2..]) else {
             return wrong(format!("room for a kernel of {kernel:?}"));
         };
-        let mut inputs = Self::empty(geometry.groups, features * unfold.taps(), gram);
-        let (sample, per_group) = (channels * unfold.plane(), features * unfold.plane());
-        let (mut table, mut rows) = (Vec::new(), Vec::new());
-        for start in (0..unfold.positions).step_by(ROWS) {
-            unfold.look_up(start..unfold.positions.min(start + ROWS), &mut table);
-            for group in 0..geometry.groups {
-                for image in batch.values.chunks_exact(sample) {
-                    let image = &image[group * per_group..(group + 1) * per_group];
-                    append_patches(image, unfold.plane(), &table, unfold.taps(), &mut rows);
-                    if rows.len() >= ROWS * features * unfold.taps() {
-                        inputs.add(group, &rows);
-                        rows.clear();
-                    }
-                }
-                inputs.add(group, &rows);
-                rows.clear();
+        let width = features * unfold.taps();
+        slot.get_or_insert_with(|| Self::empty(geometry.groups, width, gram)).add_patches(batch, &unfold);
+        Ok(())
+    }
+
+    /// Takes in rows that are unfolded already: for each group, rows of its columns.
+    #[cfg(feature = "rten")]
+    pub(super) fn record_columns(slot: &mut Option<Self>, groups: &[Array2<f64>], gram: bool) -> bool {
+        let width = groups.first().map_or(0, Array2::ncols);
+        let inputs = slot.get_or_insert_with(|| Self::empty(groups.len(), width, gram));
+        let fits = |(columns, rows): (&Columns, &Array2<f64>)| columns.sum.len() == rows.ncols();
+        if inputs.groups.len() != groups.len() || !inputs.groups.iter().zip(groups).all(fits) {
+            return false;
+        }
+        for (columns, rows) in inputs.groups.iter_mut().zip(groups) {
+            let values = rows.as_slice().unwrap_or_default();
+            let (sums, squares) = sums::of_columns(values, rows.ncols());
+            columns.add(&sums, &squares);
+            if let Some(gram) = &mut columns.gram {
+                gram::add_rows(gram, values);
             }
         }
-        inputs.rows = batch.dims[0] as u64 * unfold.positions as u64;
-        Ok(inputs)
+        inputs.rows += groups.first().map_or(0, Array2::nrows) as u64;
+        true
     }
 
     fn empty(groups: usize, width: usize, gram: bool) -> Self {
@@ -108,17 +116,53 @@ impl Inputs {
         Self { rows: 0, groups: vec![group; groups] }
     }
 
-    fn add(&mut self, group: usize, rows: &[f64]) {
-        let columns = &mut self.groups[group];
-        let width = columns.sum.len();
-        let Ok(rows) = ArrayView2::from_shape((rows.len() / width, width), rows) else { return };
-        for row in rows.rows() {
-            columns.sum += &row;
-            columns.squares.zip_mut_with(&row, |sum, x| *sum += x * x);
+    fn add_rows<F: Element>(&mut self, values: &[F]) {
+        for columns in &mut self.groups {
+            let width = columns.sum.len();
+            let (sums, squares) = sums::of_columns(values, width);
+            columns.add(&sums, &squares);
+            let (x, rows) = (Plain { values, width }, values.len() / width);
+            match &mut columns.gram {
+                Some(gram) if mild(&sums, &squares, rows) => gram::add_gram::<F>(gram, &x),
+                Some(gram) => gram::add_gram::<f64>(gram, &x),
+                None => {}
+            }
+            self.rows += rows as u64;
         }
-        if let Some(gram) = &mut columns.gram {
-            linalg::add_gram(gram, &rows);
-        }
+    }
+
+    fn add_patches<F: Element>(&mut self, batch: &Rows<'_, F>, unfold: &Unfold) {
+        let (samples, dims) = (batch.dims[0], &batch.dims[2..]);
+        let (sample, plane): (usize, usize) = (batch.values.len() / samples, dims.iter().product());
+        let channels = batch.dims[1] / self.groups.len();
+        let (sums, squares) = sums::of_columns(&batch.values, sample);
+        let windows = |planes: &[f64]| {
+            let channels =
+                par::map(planes.len() / plane, |c| unfold.window_sums(&planes[c * plane..(c + 1) * plane]));
+            channels.concat()
+        };
+        let (sums, squares) = (windows(&sums), windows(&squares));
+        let places = unfold.places();
+        par::for_chunks_mut(&mut self.groups, 1, |group, columns| {
+            let Some(columns) = columns.first_mut() else { return };
+            let own = group * channels * unfold.taps()..(group + 1) * channels * unfold.taps();
+            let (sums, squares) = (&sums[own.clone()], &squares[own]);
+            columns.add(sums, squares);
+            let Some(gram) = &mut columns.gram else { return };
+            let values = &batch.values[group * channels * plane..];
+            let planes = Planes { values, dims, sample };
+            let patches = Patches { planes, unfold, places: &places, channels, samples };
+            // Unfolding goes through the padding, which may be most of the patches.
+            let padded = unfold.positions > 8 * plane;
+            let shifted = padded || (channels >= SHIFTED && unfold.taps() > 1);
+            match (mild(sums, squares, samples * unfold.positions), shifted) {
+                (true, true) => shifts::add_gram::<F, F>(gram, &patches),
+                (true, false) => gram::add_gram::<F>(gram, &patches),
+                (false, true) => shifts::add_gram::<f64, F>(gram, &patches),
+                (false, false) => gram::add_gram::<f64>(gram, &patches),
+            }
+        });
+        self.rows += samples as u64 * unfold.positions as u64;
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
@@ -178,72 +222,29 @@ impl Inputs {
     }
 
     /// Σ x·xᵀ of a group; kept with [`Needs::GRAM`](crate::Needs::GRAM).
+    ///
+    /// Runs of at most 512 rows are multiplied in the element type and added up in f64: for f32 within about 10⁻⁷ of
+    /// ‖`x_i`‖·‖`x_j`‖. Where a column's mean is more than 8 times its standard deviation, or its squares are out of the
+    /// range of f32, products are in f64 too.
     pub fn gram(&self, group: usize) -> Option<&Array2<f64>> {
         self.groups.get(group)?.gram.as_ref()
     }
 }
 
-/// Where the patches of a convolution lie in a plane of its input.
-struct Unfold<'a> {
-    geometry: Geometry,
-    kernel: &'a [usize],
-    input: &'a [usize],
-    output: Vec<usize>,
-    /// output positions of one sample
-    positions: usize,
-}
-
-impl<'a> Unfold<'a> {
-    /// `None` where the kernel does not fit, or has more positions than can be counted.
-    fn new(geometry: Geometry, kernel: &'a [usize], input: &'a [usize]) -> Option<Self> {
-        let output = input.iter().zip(kernel).map(|(&len, &taps)| geometry.output_len(len, taps));
-        let output = output.collect::<Option<Vec<_>>>()?;
-        let positions = output.iter().try_fold(1usize, |n, &len| n.checked_mul(len))?;
-        Some(Self { geometry, kernel, input, output, positions })
-    }
-
-    fn taps(&self) -> usize {
-        self.kernel.iter().product()
-    }
-
-    fn plane(&self) -> usize {
-        self.input.iter().product()
-    }
-
-    /// For each of these output positions the plane index of each tap; `None` in the padding.
-    fn look_up(&self, positions: Range<usize>, table: &mut Vec<Option<usize>>) {
-        table.clear();
-        for position in positions {
-            let at = unravel(position, &self.output);
-            table.extend((0..self.taps()).map(|tap| self.place(&at, &unravel(tap, self.kernel))));
-        }
-    }
-
-    fn place(&self, at: &[usize], tap: &[usize]) -> Option<usize> {
-        let Geometry { stride, padding, dilation, .. } = self.geometry;
-        self.input.iter().enumerate().try_fold(0, |index, (axis, &len)| {
-            let from = at[axis] * stride + tap[axis] * dilation;
-            let inside = from.checked_sub(padding).filter(|&x| x < len)?;
-            Some(index * len + inside)
-        })
+impl Columns {
+    fn add(&mut self, sums: &[f64], squares: &[f64]) {
+        self.sum.iter_mut().zip(sums).for_each(|(sum, x)| *sum += x);
+        self.squares.iter_mut().zip(squares).for_each(|(sum, x)| *sum += x);
     }
 }
 
-/// Appends the patches of one image of [features, positions…], a row for each `taps` entries of the table.
-fn append_patches(image: &[f64], plane: usize, table: &[Option<usize>], taps: usize, rows: &mut Vec<f64>) {
-    for taps in table.chunks_exact(taps) {
-        for plane in image.chunks_exact(plane) {
-            rows.extend(taps.iter().map(|tap| tap.map_or(0.0, |at| plane[at])));
-        }
-    }
-}
-
-/// The index along each axis of a flat index.
-fn unravel(mut flat: usize, dims: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; dims.len()];
-    for axis in (0..dims.len()).rev() {
-        index[axis] = flat % dims[axis];
-        flat /= dims[axis];
-    }
-    index
+/// Whether the Gram matrix may be made of products in the element type: no column's mean is more than 8 times its
+/// standard deviation, so that what they lose is as small beside its part around the mean, and none is so large or
+/// small that squares leave the range of f32.
+fn mild(sums: &[f64], squares: &[f64], rows: usize) -> bool {
+    let rows = rows as f64;
+    sums.iter().zip(squares).all(|(sum, &square)| {
+        let in_range = square == 0.0 || square < 1e30 && square > 1e-24 * rows;
+        in_range && 65.0 * sum * sum <= 64.0 * square * rows
+    })
 }

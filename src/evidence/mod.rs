@@ -1,5 +1,6 @@
 //! What calibration saw: statistics in constant memory, fed batch by batch from the caller's own forward pass.
 
+pub(crate) mod gram;
 mod histogram;
 mod inputs;
 mod layer;
@@ -8,6 +9,9 @@ mod needs;
 mod outputs;
 mod rows;
 mod seen;
+mod shifts;
+mod sums;
+mod unfold;
 
 use std::collections::HashMap;
 
@@ -90,7 +94,7 @@ impl<F: Element> Evidence<F> {
         let needs = self.needs;
         let entry = self.entry(layer)?;
         let rows = Rows::read(layer, "output", output)?;
-        let batch = Outputs::of(layer, &entry.shape, rows, needs)?;
+        let batch = Outputs::of(layer, &entry.shape, &rows, needs)?;
         match &mut entry.outputs {
             Some(outputs) => outputs.merge(layer, &batch)?,
             None => entry.outputs = Some(batch),
@@ -107,12 +111,18 @@ impl<F: Element> Evidence<F> {
         let gram = self.needs.contains(Needs::GRAM);
         let entry = self.entry(layer)?;
         let rows = Rows::read(layer, "input", input)?;
-        let batch = Inputs::of(layer, &entry.shape, &rows, gram)?;
-        match &mut entry.inputs {
-            Some(inputs) => inputs.merge(&batch),
-            None => entry.inputs = Some(batch),
+        Inputs::record(&mut entry.inputs, layer, &entry.shape, &rows, gram)
+    }
+
+    /// Takes in some rows of a weight's inputs as [`Inputs`] has them: for each group, rows of its columns.
+    #[cfg(feature = "rten")]
+    pub(crate) fn record_columns(&mut self, layer: &str, groups: &[ndarray::Array2<f64>]) -> Result<()> {
+        let gram = self.needs.contains(Needs::GRAM);
+        let entry = self.entry(layer)?;
+        if Inputs::record_columns(&mut entry.inputs, groups, gram) {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::shape(format!("layer `{layer}`: rows of inputs have other columns than those before")))
     }
 
     /// Takes in the gradient of the loss in a weight, of the weight's shape; several are averaged.
@@ -198,9 +208,7 @@ impl<F: Element> Evidence<F> {
         };
         if let Some(influence) = self.blocks.get_mut(block) {
             for (x, y) in x.values.chunks(width).zip(y.values.chunks(width)) {
-                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-                let norms = (dot(x, x) * dot(y, y)).sqrt();
-                influence.sum += 1.0 - if norms > 0.0 { dot(x, y) / norms } else { 1.0 };
+                influence.sum += 1.0 - cosine(x, y);
                 influence.count += 1;
             }
         }
@@ -275,6 +283,18 @@ impl<F: Element> Evidence<F> {
             Error::name(format!("evidence for layer `{layer}`, which is no weight of the model"))
         })
     }
+}
+
+/// Of two rows; 1 where one of them is 0.
+fn cosine<F: Element>(x: &[F], y: &[F]) -> f64 {
+    let (mut xx, mut yy, mut xy) = (0.0, 0.0, 0.0);
+    for (x, y) in x.iter().zip(y).map(|(x, y)| (x.widen(), y.widen())) {
+        xx += x * x;
+        yy += y * y;
+        xy += x * y;
+    }
+    let norms = (xx * yy).sqrt();
+    if norms > 0.0 { xy / norms } else { 1.0 }
 }
 
 /// The names of both maps in order; an error when one is in one of them only.

@@ -1,11 +1,13 @@
 //! Statistics of a weight's outputs.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 
+use crate::evidence::gram::{self, Patches, Plain};
 use crate::evidence::rows::Rows;
+use crate::evidence::unfold::{Planes, Unfold};
 use crate::evidence::{Histogram, Moments, Needs, Shape};
-use crate::kernel::linalg;
-use crate::{Error, Kind, Result};
+use crate::kernel::par;
+use crate::{Element, Error, Kind, Result};
 
 /// What a weight's units answered.
 ///
@@ -63,8 +65,13 @@ pub struct PositionStatistics {
 
 impl Outputs {
     /// Statistics of one batch.
-    pub(super) fn of(layer: &str, shape: &Shape, batch: Rows, needs: Needs) -> Result<Self> {
-        let Rows { mut values, dims } = batch;
+    pub(super) fn of<F: Element>(
+        layer: &str,
+        shape: &Shape,
+        batch: &Rows<'_, F>,
+        needs: Needs,
+    ) -> Result<Self> {
+        let Rows { values, dims } = batch;
         let spatial = matches!(shape.kind, Kind::Conv(_));
         let unit_axis = if spatial { 1 } else { dims.len() - 1 };
         let found = dims.get(unit_axis).copied().filter(|_| dims.len() > 1);
@@ -74,32 +81,36 @@ impl Outputs {
                 shape.units
             )));
         }
-        let samples = dims[0];
-        let per_sample = values.len() / samples;
-        if !spatial {
-            let units = Moments::of_rows(&values, shape.units);
-            let gram = needs.contains(Needs::OUTPUT_GRAM).then(|| gram_of(&values, shape.units));
-            let steps = per_sample / shape.units;
-            if steps > 1 && needs.contains(Needs::MAPS) {
-                values = mean_over_steps(&values, steps, shape.units);
-            }
-            let positions = PositionStatistics::of(&values, vec![shape.units], needs);
-            return Ok(Self { units, positions, gram });
-        }
-        let places = per_sample / shape.units;
-        let moments = Moments::of_rows(&values, per_sample);
-        let units = moments.pooled(places);
+        let places = if spatial { dims[2..].iter().product() } else { 1 };
         let gram = needs.contains(Needs::OUTPUT_GRAM).then(|| {
-            // [n, units, places] → rows of units
-            let mut rows = vec![0.0; values.len()];
-            for (k, &x) in values.iter().enumerate() {
-                let (sample, unit, place) = (k / per_sample, k % per_sample / places, k % places);
-                rows[(sample * places + place) * shape.units + unit] = x;
+            // In f64: what two means leave of a covariance may be a small part of it.
+            let mut gram = Array2::zeros((shape.units, shape.units));
+            match Unfold::pointwise(places) {
+                Some(unfold) if spatial => {
+                    let (planes, samples) =
+                        (Planes { values, dims: &[places], sample: shape.units * places }, dims[0]);
+                    let (unfold, places) = (&unfold, &unfold.places()[..]);
+                    let patches = Patches { planes, unfold, places, channels: shape.units, samples };
+                    gram::add_gram::<f64>(&mut gram, &patches);
+                }
+                _ => gram::add_gram::<f64>(&mut gram, &Plain { values, width: shape.units }),
             }
-            gram_of(&rows, shape.units)
+            gram
         });
-        let positions = PositionStatistics::of(&values, dims[1..].to_vec(), needs);
-        Ok(Self { units, positions, gram })
+        if !needs.contains(Needs::MAPS) {
+            return Ok(Self { units: Moments::of_runs(values, shape.units, places), positions: None, gram });
+        }
+        if spatial {
+            let positions = PositionStatistics::of(values, dims[1..].to_vec(), needs);
+            return Ok(Self { units: positions.moments.pooled(places), positions: Some(positions), gram });
+        }
+        let steps = values.len() / dims[0] / shape.units;
+        let positions = if steps > 1 {
+            PositionStatistics::of(&mean_over_steps(values, steps, shape.units), vec![shape.units], needs)
+        } else {
+            PositionStatistics::of(values, vec![shape.units], needs)
+        };
+        Ok(Self { units: Moments::of_rows(values, shape.units), positions: Some(positions), gram })
     }
 
     pub(super) fn merge(&mut self, layer: &str, other: &Self) -> Result<()> {
@@ -154,19 +165,16 @@ impl Outputs {
 }
 
 impl PositionStatistics {
-    fn of(samples: &[f64], shape: Vec<usize>, needs: Needs) -> Option<Self> {
-        if !needs.contains(Needs::MAPS) {
-            return None;
-        }
+    fn of<F: Element>(samples: &[F], shape: Vec<usize>, needs: Needs) -> Self {
         let len = shape.iter().product();
         let histograms = needs.contains(Needs::HISTOGRAMS).then(|| {
-            crate::kernel::par::map(len, |at| {
+            par::map(len, |at| {
                 let mut histogram = Histogram::default();
-                histogram.add(samples.iter().skip(at).step_by(len).copied());
+                histogram.add(samples.iter().skip(at).step_by(len).map(|x| x.widen()));
                 histogram
             })
         });
-        Some(Self { moments: Moments::of_rows(samples, len), shape, histograms })
+        Self { moments: Moments::of_rows(samples, len), shape, histograms }
     }
 
     fn select(&self, units: &[usize]) -> Self {
@@ -194,19 +202,16 @@ impl PositionStatistics {
     }
 }
 
-fn gram_of(rows: &[f64], width: usize) -> Array2<f64> {
-    let mut gram = Array2::zeros((width, width));
-    if let Ok(rows) = ArrayView2::from_shape((rows.len() / width, width), rows) {
-        linalg::add_gram(&mut gram, &rows);
-    }
-    gram
-}
-
 /// [samples, steps, units] → [samples, units]
-fn mean_over_steps(values: &[f64], steps: usize, units: usize) -> Vec<f64> {
+fn mean_over_steps<F: Element>(values: &[F], steps: usize, units: usize) -> Vec<f64> {
     let mut means = Vec::with_capacity(values.len() / steps);
     for sample in values.chunks_exact(steps * units) {
-        means.extend((0..units).map(|u| sample[u..].iter().step_by(units).sum::<f64>() / steps as f64));
+        let start = means.len();
+        means.resize(start + units, 0.0);
+        for step in sample.chunks_exact(units) {
+            means[start..].iter_mut().zip(step).for_each(|(mean, x)| *mean += x.widen());
+        }
+        means[start..].iter_mut().for_each(|mean| *mean /= steps as f64);
     }
     means
 }

@@ -20,6 +20,61 @@ pub(crate) fn write(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> 
     Ok(bytes)
 }
 
+/// As [`write`], for two files of which the second is of no use without the first: either both are replaced or
+/// none. Gives their length together.
+#[cfg(feature = "onnx")]
+pub(crate) fn write_two(
+    first: &Path,
+    second: &Path,
+    fill: impl FnOnce(&mut File, &mut File) -> Result<()>,
+) -> Result<u64> {
+    let [a, b] = [first, second].map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()));
+    let (mut one, mut two) = (Draft::create(&a)?, Draft::create(&b)?);
+    fill(&mut one.file, &mut two.file).map_err(|error| error.context(second.display()))?;
+    let len = |draft: &Draft| draft.file.metadata().map_err(|e| io(&draft.path, &e)).map(|m| m.len());
+    let bytes = len(&one)? + len(&two)?;
+    let old = set_aside(&a)?;
+    let done = one.rename(&a);
+    let replaced = done.is_ok();
+    let done = done.and_then(|()| two.rename(&b));
+    // What fails from here on has nobody to be told, and the first error says more.
+    if done.is_err() {
+        match &old {
+            Some(old) => drop(fs::rename(old, &a)),
+            None if replaced => drop(fs::remove_file(&a)),
+            None => {}
+        }
+    }
+    if let Some(old) = &old {
+        let _ = fs::remove_file(old);
+    }
+    done.map(|()| bytes)
+}
+
+/// Gives an existing file a second name beside it, so that it can come back. Where a file cannot have two names it
+/// is renamed.
+#[cfg(feature = "onnx")]
+fn set_aside(path: &Path) -> Result<Option<PathBuf>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let aside = beside(path, "old")?;
+    fs::hard_link(path, &aside).or_else(|_| fs::rename(path, &aside)).map_err(|e| io(path, &e))?;
+    Ok(Some(aside))
+}
+
+/// A name of its own beside a file.
+fn beside(target: &Path, end: &str) -> Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = target
+        .file_name()
+        .ok_or_else(|| Error::new(ErrorKind::Io, format!("{}: the path names no file", target.display())))?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{}-{}.{end}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    Ok(target.with_file_name(beside))
+}
+
 /// A file that removes itself unless it was renamed.
 struct Draft {
     file: File,
@@ -29,14 +84,7 @@ struct Draft {
 
 impl Draft {
     fn create(target: &Path) -> Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().ok_or_else(|| {
-            Error::new(ErrorKind::Io, format!("{}: the path names no file", target.display()))
-        })?;
-        let mut beside = std::ffi::OsString::from(".");
-        beside.push(name);
-        beside.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let path = target.with_file_name(beside);
+        let path = beside(target, "tmp")?;
         let file = OpenOptions::new().write(true).read(true).create_new(true).open(&path);
         let draft = Self { file: file.map_err(|e| io(target, &e))?, path, kept: false };
         if let Ok(old) = fs::metadata(target) {
@@ -96,6 +144,36 @@ mod tests {
         fs::create_dir(folder.join("taken")).unwrap();
         assert_eq!(write(&folder.join("taken"), |_| Ok(())).unwrap_err().kind(), ErrorKind::Io);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[cfg(feature = "onnx")]
+    #[test]
+    fn two_files_are_replaced_together_or_not_at_all() {
+        let folder = scratch("atomic-two");
+        let (first, second) = (folder.join("a.data"), folder.join("a"));
+        let put = |a: &'static [u8], b: &'static [u8], second: &Path| {
+            write_two(&first, second, |one, two| {
+                one.write_all(a)?;
+                Ok(two.write_all(b)?)
+            })
+        };
+        assert_eq!(put(b"data", b"model", &second).unwrap(), 9);
+        assert_eq!(put(b"newer", b"models", &second).unwrap(), 11);
+        assert_eq!(fs::read(&first).unwrap(), b"newer");
+        assert_eq!(fs::read(&second).unwrap(), b"models");
+        // A folder cannot be replaced: the first file comes back, or goes if it was not there.
+        let taken = folder.join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert_eq!(put(b"newest", b"", &taken).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(fs::read(&first).unwrap(), b"newer");
+        fs::remove_file(&first).unwrap();
+        assert_eq!(put(b"newest", b"", &taken).unwrap_err().kind(), ErrorKind::Io);
+        assert!(!first.exists());
+        let error = write_two(&first, &second, |_, _| Err(Error::format("no more"))).unwrap_err();
+        assert!(error.to_string().ends_with("a: no more"), "{error}");
+        assert_eq!(fs::read(&second).unwrap(), b"models");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
         fs::remove_dir_all(folder).unwrap();
     }
 

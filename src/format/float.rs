@@ -42,6 +42,10 @@ impl Float {
     }
 
     /// The type that holds an element as it is.
+    #[cfg_attr(
+        not(any(feature = "safetensors", feature = "npz")),
+        expect(dead_code, reason = "an ONNX file takes a tensor's bytes whole")
+    )]
     pub(crate) const fn of<F: Element>() -> Self {
         if F::BYTES == 4 { Self::F32 } else { Self::F64 }
     }
@@ -93,6 +97,10 @@ impl Float {
     }
 
     /// Converts an array, by rows, and writes it piece after piece.
+    #[cfg_attr(
+        not(any(feature = "safetensors", feature = "npz")),
+        expect(dead_code, reason = "an ONNX file takes a tensor's bytes whole")
+    )]
     pub(crate) fn write<F: Element>(
         self,
         tensor: &str,
@@ -116,7 +124,7 @@ impl Float {
     }
 
     /// What to say of a value that [`encode`](Self::encode) could not write.
-    fn refusal(self, tensor: &str, value: impl Element, at: usize) -> Error {
+    pub(crate) fn refusal(self, tensor: &str, value: impl Element, at: usize) -> Error {
         let place = format!("tensor `{tensor}`: value {value} at flat index {at}");
         if !value.is_finite() {
             return Error::new(ErrorKind::NotFinite, format!("{place} is not finite"));

@@ -5,14 +5,14 @@
 //! [`ErrorKind::Format`](crate::ErrorKind::Format) error that names the file and the tensor, and a file that lies
 //! about its sizes makes nothing large.
 
-#[cfg(any(feature = "safetensors", feature = "npz"))]
-mod atomic;
-#[cfg(any(feature = "safetensors", feature = "npz"))]
+#[cfg(any(feature = "safetensors", feature = "npz", feature = "onnx"))]
+pub(crate) mod atomic;
+#[cfg(any(feature = "safetensors", feature = "npz", feature = "onnx"))]
 pub(crate) mod float;
-#[cfg(feature = "safetensors")]
-mod source;
-#[cfg(any(feature = "safetensors", feature = "npz"))]
-mod tensors;
+#[cfg(any(feature = "safetensors", feature = "onnx"))]
+pub(crate) mod source;
+#[cfg(any(feature = "safetensors", feature = "npz", all(test, feature = "onnx")))]
+pub(crate) mod tensors;
 
 #[cfg(feature = "safetensors")]
 pub(crate) mod compressed;
@@ -27,7 +27,7 @@ pub mod safetensors;
 pub use tensors::{Iter, Skipped, Tensors};
 
 /// An I/O error that names the file.
-#[cfg(any(feature = "safetensors", feature = "npz"))]
-fn io(path: &std::path::Path, error: &std::io::Error) -> crate::Error {
+#[cfg(any(feature = "safetensors", feature = "npz", feature = "onnx"))]
+pub(crate) fn io(path: &std::path::Path, error: &std::io::Error) -> crate::Error {
     crate::Error::new(crate::ErrorKind::Io, format!("{}: {error}", path.display()))
 }

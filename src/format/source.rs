@@ -7,6 +7,7 @@ use std::io;
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
     /// A byte string.
+    #[cfg_attr(not(feature = "safetensors"), expect(dead_code, reason = "only files are read by position"))]
     Bytes(&'a [u8]),
     /// A file that is read by position.
     #[cfg(unix)]

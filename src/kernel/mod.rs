@@ -3,6 +3,7 @@
 //! Everything parallel goes through [`par`], whose chunks do not depend on the number of threads.
 
 pub(crate) mod bits;
+pub(crate) mod gather;
 pub(crate) mod linalg;
 pub(crate) mod minifloat;
 pub(crate) mod pack;

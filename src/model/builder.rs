@@ -40,6 +40,8 @@ use crate::{Element, Error, Result};
 pub struct ModelBuilder<F> {
     parameters: Vec<Parameter<F>>,
     couplings: Vec<CouplingBuilder>,
+    /// couplings whose positions are known already
+    coupled: Vec<Coupling>,
     blocks: Vec<Block>,
     /// The first thing that was said of a parameter that is not there.
     unknown: Option<Error>,
@@ -47,7 +49,13 @@ pub struct ModelBuilder<F> {
 
 impl<F> Default for ModelBuilder<F> {
     fn default() -> Self {
-        Self { parameters: Vec::new(), couplings: Vec::new(), blocks: Vec::new(), unknown: None }
+        Self {
+            parameters: Vec::new(),
+            couplings: Vec::new(),
+            coupled: Vec::new(),
+            blocks: Vec::new(),
+            unknown: None,
+        }
     }
 }
 
@@ -113,6 +121,13 @@ impl<F: Element> ModelBuilder<F> {
         self
     }
 
+    /// Adds a coupling whose positions are known.
+    #[cfg(feature = "onnx")]
+    pub(crate) fn coupled(mut self, coupling: Coupling) -> Self {
+        self.coupled.push(coupling);
+        self
+    }
+
     /// Adds a block that can be removed whole.
     pub fn block(mut self, block: Block) -> Self {
         self.blocks.push(block);
@@ -152,7 +167,8 @@ impl<F: Element> ModelBuilder<F> {
             check::owner(parameter, &self.parameters)?;
         }
         let find = |name: &str| self.parameters.iter().find(|p| p.name() == name);
-        let couplings = self.couplings.into_iter().map(|c| c.build(find)).collect::<Result<Vec<_>>>()?;
+        let mut couplings = self.couplings.into_iter().map(|c| c.build(find)).collect::<Result<Vec<_>>>()?;
+        couplings.extend(self.coupled);
         unique("couplings", couplings.iter().map(Coupling::name))?;
         check::overlap(&couplings)?;
         check::groups(&couplings, find)?;

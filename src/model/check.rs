@@ -51,7 +51,7 @@ pub(super) fn groups<'a, F: Element>(
 ) -> Result<()> {
     for (coupling, slot, parameter) in output_slots(couplings, find) {
         let groups = parameter.groups();
-        let per_group = parameter.shape()[0] / groups;
+        let per_group = parameter.shape()[parameter.out_axis()] / groups;
         for index in 0..coupling.size() {
             let mut counts = vec![0; groups];
             slot.positions(index).iter().for_each(|p| counts[p / per_group] += 1);

@@ -2,72 +2,8 @@
 
 use ndarray::{Array, ArrayD, Dimension};
 
+use crate::model::Geometry;
 use crate::{Element, Error, ErrorKind, Result, kernel};
-
-/// How a convolution slides over its input; one value serves all spatial axes.
-///
-/// Defaults: stride 1, padding 0, dilation 1, one group. Needed only where evidence about the layer's inputs is
-/// recorded (the layer then sees its input unfolded into patches), and for the groups.
-///
-/// ```
-/// use niwaki::Geometry;
-/// let depthwise = Geometry::new().padding(1).groups(32);
-/// assert_eq!(depthwise.output_len(8, 3), Some(8));
-/// assert_eq!(Geometry::new().output_len(2, 3), None);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    pub(crate) stride: usize,
-    pub(crate) padding: usize,
-    pub(crate) dilation: usize,
-    pub(crate) groups: usize,
-}
-
-impl Default for Geometry {
-    fn default() -> Self {
-        Self { stride: 1, padding: 0, dilation: 1, groups: 1 }
-    }
-}
-
-impl Geometry {
-    /// Stride 1, padding 0, dilation 1, one group.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Steps of the kernel.
-    pub fn stride(self, stride: usize) -> Self {
-        Self { stride, ..self }
-    }
-
-    /// Zeros added on both sides.
-    pub fn padding(self, padding: usize) -> Self {
-        Self { padding, ..self }
-    }
-
-    /// Spacing of the kernel's taps.
-    pub fn dilation(self, dilation: usize) -> Self {
-        Self { dilation, ..self }
-    }
-
-    /// Groups of channels that do not see each other; a depthwise convolution has as many as channels.
-    pub fn groups(self, groups: usize) -> Self {
-        Self { groups, ..self }
-    }
-
-    /// How many groups there are.
-    pub fn group_count(&self) -> usize {
-        self.groups
-    }
-
-    /// Output positions along an axis of `len` inputs with a kernel of `kernel` taps; `None` when none fits, or
-    /// the stride is 0, or the numbers are past any array.
-    pub fn output_len(&self, len: usize, kernel: usize) -> Option<usize> {
-        let span = self.dilation.checked_mul(kernel.checked_sub(1)?)?.checked_add(1)?;
-        let padded = self.padding.checked_mul(2)?.checked_add(len)?;
-        padded.checked_sub(span)?.checked_div(self.stride)?.checked_add(1)
-    }
-}
 
 /// The part a parameter plays in a normalization.
 #[non_exhaustive]
@@ -377,9 +313,10 @@ impl<F: Element> Parameter<F> {
             Kind::Conv(g) if g.groups == 0 || !shape[0].is_multiple_of(g.groups) => {
                 fail(format!("{} filters are not {} groups of equal size", shape[0], g.groups))
             }
-            Kind::Conv(g) if g.stride == 0 || g.dilation == 0 => {
-                fail(format!("stride {} and dilation {} must be at least 1", g.stride, g.dilation))
-            }
+            Kind::Conv(g) => match g.flaw(shape.len() - 2) {
+                Some(flaw) => fail(flaw),
+                None => self.check_finite(),
+            },
             _ => self.check_finite(),
         }
     }

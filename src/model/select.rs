@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ndarray::Axis;
+use ndarray::ArrayD;
 
-use crate::model::{Block, CoupledSlot, Coupling, Geometry, Kind, Model, Parameter};
+use crate::kernel::{gather::gather, par};
+use crate::model::{Block, CoupledSlot, Coupling, Kind, Model, Parameter};
 use crate::{Element, Error, Result};
 
 /// Which positions of which axes stay, which parameters go whole, which get copies. A resolved
@@ -127,8 +128,11 @@ impl<F: Element> Model<F> {
     /// model.
     pub fn select(&self, selection: &Selection) -> Result<Self> {
         let mut parameters = Vec::with_capacity(self.parameters.len());
-        for parameter in self.parameters.iter().filter(|p| !selection.drops(p.name())) {
-            let cut = cut(parameter, selection)?;
+        let left: Vec<&Parameter<F>> =
+            self.parameters.iter().filter(|p| !selection.drops(p.name())).collect();
+        let cuts = par::map(left.len(), |k| cut(left[k], selection));
+        for (parameter, cut) in left.into_iter().zip(cuts) {
+            let cut = cut?;
             match selection.copies.get(parameter.name()) {
                 None => parameters.push(cut),
                 Some(copies) => parameters.extend(
@@ -180,26 +184,28 @@ fn cut_coupling(coupling: &Coupling, selection: &Selection) -> Option<Coupling> 
 
 /// The parameter without the positions that go; a convolution's group count follows its filters.
 fn cut<F: Element>(parameter: &Parameter<F>, selection: &Selection) -> Result<Parameter<F>> {
-    let mut array = None;
-    for axis in 0..parameter.shape().len() {
-        let Some(kept) = selection.kept_of(parameter.name(), axis, parameter.shape()[axis])? else {
-            continue;
-        };
-        if kept.is_empty() {
-            let (name, len) = (parameter.name(), parameter.shape()[axis]);
+    let shape = parameter.shape();
+    let mut kept = Vec::with_capacity(shape.len());
+    for (axis, &len) in shape.iter().enumerate() {
+        kept.push(selection.kept_of(parameter.name(), axis, len)?);
+        if kept[axis].is_some_and(<[usize]>::is_empty) {
+            let name = parameter.name();
             return Err(Error::setting(format!(
                 "layer `{name}`: all {len} positions of axis {axis} would go"
             )));
         }
-        let source = array.as_ref().unwrap_or(parameter.array());
-        array = Some(source.select(Axis(axis), kept));
     }
-    let Some(array) = array else { return Ok(parameter.clone()) };
+    if kept.iter().all(Option::is_none) {
+        return Ok(parameter.clone());
+    }
+    let left: Vec<usize> = shape.iter().zip(&kept).map(|(&len, k)| k.map_or(len, <[usize]>::len)).collect();
+    let values = gather(parameter.values(), shape, &kept);
+    let array = ArrayD::from_shape_vec(left, values).map_err(|e| Error::shape(e.to_string()))?;
     let cut = parameter.with_array(array);
     match (parameter.kind(), selection.kept(parameter.name(), 0)) {
         (Kind::Conv(geometry), Some(kept)) if geometry.groups > 1 => {
             let groups = groups_left(parameter, geometry.groups, kept)?;
-            Ok(cut.described(Kind::Conv(Geometry { groups, ..*geometry })))
+            Ok(cut.described(Kind::Conv(geometry.groups(groups))))
         }
         _ => Ok(cut),
     }

@@ -11,9 +11,9 @@ use crate::{Element, Error, Kind, Layer, Model, NormRole, Parameter, Result};
 ///
 /// Both are seen as rows of outputs, each with `width` columns: those of the original's unfolded inputs
 /// (channels of the row's group times taps).
-pub(super) struct Columns<'a, F> {
-    pub(super) original: &'a Parameter<F>,
-    pub(super) pruned: &'a Parameter<F>,
+pub(crate) struct Columns<'a, F> {
+    pub(crate) original: &'a Parameter<F>,
+    pub(crate) pruned: &'a Parameter<F>,
     /// original row of each row that is left
     rows: Vec<usize>,
     /// original columns that are left
@@ -24,7 +24,7 @@ pub(super) struct Columns<'a, F> {
 impl<'a, F: Element> Columns<'a, F> {
     /// Every weight that is left and reads inputs. An embedding, which reads indices, is not among them, nor is a
     /// weight that the original does not have.
-    pub(super) fn all(removal: &Removal<'a, F>, pruned: &'a Model<F>) -> Result<Vec<Self>> {
+    pub(crate) fn all(removal: &Removal<'a, F>, pruned: &'a Model<F>) -> Result<Vec<Self>> {
         let weights = pruned.weights().filter(|p| *p.kind() != Kind::Embedding);
         weights.filter_map(|pruned| Self::of(removal, pruned).transpose()).collect()
     }
@@ -56,23 +56,29 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// How many rows are left.
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }
 
+    /// The original's row of each row that is left.
+    #[cfg(feature = "rten")]
+    pub(crate) fn kept_rows(&self) -> &[usize] {
+        &self.rows
+    }
+
     /// Columns of the original.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
     /// The original's group that a row belongs to.
-    pub(super) fn group(&self, row: usize) -> usize {
+    pub(crate) fn group(&self, row: usize) -> usize {
         let per_group = self.original.shape()[self.original.out_axis()] / self.original.groups().max(1);
         self.rows[row] / per_group.max(1)
     }
 
     /// The original's groups that have rows left, each with its rows.
-    pub(super) fn groups(&self) -> Vec<(usize, Vec<usize>)> {
+    pub(crate) fn groups(&self) -> Vec<(usize, Vec<usize>)> {
         let mut groups: Vec<(usize, Vec<usize>)> = Vec::new();
         for row in 0..self.rows() {
             match groups.last_mut().filter(|(group, _)| *group == self.group(row)) {
@@ -84,14 +90,14 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// A row as the original has it.
-    pub(super) fn before(&self, row: usize) -> Vec<f64> {
+    pub(crate) fn before(&self, row: usize) -> Vec<f64> {
         let values = self.original.values();
         let at = index(self.original, self.rows[row]);
         (0..self.width).map(|c| values[at(c)].widen()).collect()
     }
 
     /// A row as it is now, on the original's columns: 0 where a column is gone.
-    pub(super) fn now(&self, row: usize) -> Vec<f64> {
+    pub(crate) fn now(&self, row: usize) -> Vec<f64> {
         let (values, at) = (self.pruned.values(), index(self.pruned, row));
         let mut full = vec![0.0; self.width];
         for (new, &old) in self.stay.iter().enumerate() {
@@ -101,18 +107,18 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// Columns that are left.
-    pub(super) fn stay(&self) -> &[usize] {
+    pub(crate) fn stay(&self) -> &[usize] {
         &self.stay
     }
 
     /// Whether columns are gone, or weights that were not 0 are 0 now.
-    pub(super) fn lost(&self) -> bool {
+    pub(crate) fn lost(&self) -> bool {
         self.differs(|before, now| now == 0.0 && before != 0.0)
     }
 
     /// Whether columns are gone or any weight is another.
     #[expect(clippy::float_cmp, reason = "a weight that was not touched has the same bits")]
-    pub(super) fn changed(&self) -> bool {
+    pub(crate) fn changed(&self) -> bool {
         self.differs(|before, now| before != now)
     }
 
@@ -125,7 +131,7 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// What the mean output of each row lost, when its weights are those of `now`.
-    pub(super) fn shortfall(&self, inputs: &Inputs, now: impl Fn(usize) -> Vec<f64>) -> Vec<f64> {
+    pub(crate) fn shortfall(&self, inputs: &Inputs, now: impl Fn(usize) -> Vec<f64>) -> Vec<f64> {
         let of_group = |(group, rows): (usize, Vec<usize>)| {
             let mean = inputs.mean(group).to_vec();
             let of_row = |row| dot(&self.before(row), &mean) - dot(&now(row), &mean);
@@ -135,7 +141,7 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// The weight's array from its rows on the original's columns.
-    pub(super) fn array(&self, rows: &[Vec<F>]) -> ArrayD<F> {
+    pub(crate) fn array(&self, rows: &[Vec<F>]) -> ArrayD<F> {
         let mut array = self.pruned.array().clone();
         let values = array.as_slice_mut().unwrap_or_default();
         for (row, full) in rows.iter().enumerate() {
@@ -146,7 +152,7 @@ impl<'a, F: Element> Columns<'a, F> {
     }
 
     /// The original layer and what it read.
-    pub(super) fn evidence(&self, removal: &Removal<'a, F>) -> Result<(Layer<'a, F>, &'a Inputs)> {
+    pub(crate) fn evidence(&self, removal: &Removal<'a, F>) -> Result<(Layer<'a, F>, &'a Inputs)> {
         let layer = removal.evidence().layer(removal.original(), self.original.name())?;
         let inputs = layer.inputs()?;
         if inputs.rows() == 0 {
@@ -161,7 +167,7 @@ impl<'a, F: Element> Columns<'a, F> {
 
 /// Where a constant that is to be added to a weight's output goes: its bias, or else, with the other sign, the
 /// running mean of the batch norm that follows (which subtracts it).
-pub(super) struct Constant<'a, F> {
+pub(crate) struct Constant<'a, F> {
     original: &'a Parameter<F>,
     pruned: &'a Parameter<F>,
     sign: f64,
@@ -169,7 +175,7 @@ pub(super) struct Constant<'a, F> {
 
 impl<'a, F: Element> Constant<'a, F> {
     /// `None` when there is neither.
-    pub(super) fn of(
+    pub(crate) fn of(
         removal: &Removal<'a, F>,
         pruned: &'a Model<F>,
         columns: &Columns<'a, F>,
@@ -190,7 +196,7 @@ impl<'a, F: Element> Constant<'a, F> {
     }
 
     /// Sets it to what the original has, with `added` for each row.
-    pub(super) fn put(&self, model: &mut Model<F>, columns: &Columns<'a, F>, added: &[f64]) -> Result<()> {
+    pub(crate) fn put(&self, model: &mut Model<F>, columns: &Columns<'a, F>, added: &[f64]) -> Result<()> {
         let before = self.original.values();
         let value = |(&row, c): (&usize, &f64)| F::narrow(before[row].widen() + self.sign * c);
         let values: Array1<F> = columns.rows.iter().zip(added).map(value).collect();
@@ -200,7 +206,7 @@ impl<'a, F: Element> Constant<'a, F> {
 
 /// Σ (x − mean)·(x − mean)ᵀ of a group's columns. A column that spreads by less than 1e-5 of its size is taken as
 /// constant: what is left of it is rounding.
-pub(super) fn centred(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Array2<f64> {
+pub(crate) fn centred(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Array2<f64> {
     let n = rows as f64;
     let mut centred = gram.clone();
     for (mut row, &m) in centred.rows_mut().into_iter().zip(mean) {
@@ -214,7 +220,7 @@ pub(super) fn centred(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Arra
     centred
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

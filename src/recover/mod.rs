@@ -1,10 +1,10 @@
 //! Accuracy given back without training.
 
 mod batch_norm;
-mod columns;
+pub(crate) mod columns;
 mod least_squares;
 mod mean_fold;
-mod normal;
+pub(crate) mod normal;
 mod nothing;
 #[cfg(test)]
 mod tests;

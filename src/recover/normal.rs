@@ -20,14 +20,14 @@ const FACTOR_COST: usize = 2;
 const RAISES: i32 = 6;
 
 /// min over δ on a row's support of (e + δ)ᵀ·C·(e + δ) + λ·‖δ‖², C shared by all rows.
-pub(super) struct Normal {
-    pub(super) moments: Array2<f64>,
-    pub(super) ridge: f64,
+pub(crate) struct Normal {
+    pub(crate) moments: Array2<f64>,
+    pub(crate) ridge: f64,
 }
 
 impl Normal {
     /// C·e of each row of a row-major matrix.
-    pub(super) fn product(&self, rows: &[f64]) -> Vec<f64> {
+    pub(crate) fn product(&self, rows: &[f64]) -> Vec<f64> {
         let d = self.moments.nrows();
         let mut product = vec![0.0; rows.len()];
         par::zip_chunks_mut(rows, ROWS * d, &mut product, ROWS * d, |_, rows, product| {
@@ -41,7 +41,7 @@ impl Normal {
     /// Rows of equal support share one Cholesky factorization. Where that would cost more than iterating (many
     /// rows, each with a large support of its own), conjugate gradients with the diagonal as preconditioner run on
     /// many rows at a time; each step lowers the objective, so that stopping early is never worse than 0.
-    pub(super) fn solve(&self, rights: &[f64], free: &[bool]) -> Vec<f64> {
+    pub(crate) fn solve(&self, rights: &[f64], free: &[bool]) -> Vec<f64> {
         let d = self.moments.nrows();
         let (mut direct, mut iterated) = (Vec::new(), Vec::new());
         for (support, rows) in by_support(free, d) {

@@ -79,17 +79,19 @@ fn answers(model: &Model<f64>, x: &ArrayD<f64>) -> Array2<f64> {
 
 fn convolved(weight: &Parameter<f64>, geometry: Geometry, x: &ArrayD<f64>) -> Array2<f64> {
     let (kernel, input) = (weight.shape(), x.shape());
-    let side = geometry.output_len(input[2], kernel[2]).unwrap();
-    let per_group = kernel[0] / geometry.groups;
-    Array2::from_shape_fn((input[0] * side * side, kernel[0]), |(at, row)| {
-        let from = |position: usize, tap: usize| {
-            (position * geometry.stride + tap * geometry.dilation).wrapping_sub(geometry.padding)
+    let [high, wide] =
+        [0, 1].map(|axis| geometry.output_len(axis, input[axis + 2], kernel[axis + 2]).unwrap());
+    let per_group = kernel[0] / geometry.group_count();
+    Array2::from_shape_fn((input[0] * high * wide, kernel[0]), |(at, row)| {
+        let from = |axis: usize, position: usize, tap: usize| {
+            let reached = position * geometry.stride_of(axis) + tap * geometry.dilation_of(axis);
+            reached.wrapping_sub(geometry.padding_of(axis).0)
         };
         let mut sum = 0.0;
         for (tap, value) in weight.array().index_axis(Axis(0), row).indexed_iter() {
             let channel = row / per_group * kernel[1] + tap[0];
-            let (down, right) = (from(at / side % side, tap[1]), from(at % side, tap[2]));
-            let place = [at / (side * side), channel, down, right];
+            let (down, right) = (from(0, at / wide % high, tap[1]), from(1, at % wide, tap[2]));
+            let place = [at / (high * wide), channel, down, right];
             sum += value * x.get(IxDyn(&place)).unwrap_or(&0.0);
         }
         sum
@@ -124,6 +126,12 @@ fn cases(samples: usize) -> Vec<Case> {
             without(5, &[3]),
         ),
         (conv(&[5, 4, 3, 3], padded), planes(4), vec![(0, vec![2]), (1, vec![0, 3])], vec![1, 2]),
+        (
+            conv(&[5, 4, 3, 2], Geometry::new().strides([2, 1]).paddings([(0, 1), (2, 0)]).dilations([1, 2])),
+            planes(4),
+            vec![(0, vec![2]), (1, vec![0, 3])],
+            vec![1, 2],
+        ),
         // the second of three groups, and the first channel of each group that is left
         (
             conv(&[6, 2, 3, 3], Geometry::new().groups(3).dilation(2)),

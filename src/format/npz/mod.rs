@@ -20,6 +20,8 @@
 //! ```
 
 mod npy;
+#[cfg(feature = "rten")]
+mod numbers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -33,6 +35,9 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use crate::format::{Skipped, Tensors, atomic, io};
 use crate::{Element, Error, ErrorKind, Model, Result};
+
+#[cfg(feature = "rten")]
+pub(crate) use numbers::{Numbers, read_numbers};
 
 /// Deflate makes at most 1032 bytes of one.
 const MAX_RATIO: u64 = 1032;

@@ -24,43 +24,87 @@ pub(super) enum Content<F> {
     Other(String),
 }
 
+/// What a header says of the numbers that follow.
+pub(super) struct Head {
+    pub(super) dtype: String,
+    shape: Vec<usize>,
+    by_columns: bool,
+    /// how long the header is
+    len: usize,
+}
+
+impl Head {
+    pub(super) fn read(name: &str, member: &mut impl Read) -> Result<Self> {
+        let text = header_bytes(name, member)?;
+        let header = Header::from_reader(&mut Cursor::new(&text))
+            .map_err(|e| Error::format(format!("array `{name}`: {e}")))?;
+        let dtype = header.type_descriptor.to_string().trim_matches('\'').to_owned();
+        let by_columns = header.layout.is_fortran();
+        Ok(Self { dtype, shape: header.shape, by_columns, len: text.len() })
+    }
+
+    /// How many numbers of so many bytes there are, in a member that claims to be `size` bytes long.
+    pub(super) fn elements(&self, name: &str, bytes_each: usize, size: u64) -> Result<usize> {
+        let (dtype, shape) = (&self.dtype, &self.shape);
+        let fail = |what: String| Err(Error::format(format!("array `{name}`: {what}")));
+        let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let bytes = elements.and_then(|n| n.checked_mul(bytes_each));
+        let claimed = size.saturating_sub(self.len as u64);
+        let (Some(elements), Some(bytes)) = (elements, bytes) else {
+            return fail(format!("{dtype} of shape {shape:?} is more than memory could hold"));
+        };
+        if bytes as u64 != claimed {
+            return fail(format!("{dtype} of shape {shape:?} takes {bytes} bytes, and there are {claimed}"));
+        }
+        Ok(elements)
+    }
+
+    /// The array of these numbers, when the member ends after them.
+    pub(super) fn array<T: Clone>(
+        &self,
+        name: &str,
+        values: Vec<T>,
+        member: &mut impl Read,
+        size: u64,
+    ) -> Result<ArrayD<T>> {
+        let fail = |what: String| Err(Error::format(format!("array `{name}`: {what}")));
+        // Past the end stands the checksum, which is compared when the end is met.
+        if member.read(&mut [0]).map_err(|e| broken(&format!("array `{name}`: "), &e))? != 0 {
+            return fail(format!("there are more than the {size} bytes that it claims"));
+        }
+        let shape = &self.shape;
+        match ArrayD::from_shape_vec(IxDyn(shape).set_f(self.by_columns), values) {
+            Ok(array) if array.is_standard_layout() => Ok(array),
+            Ok(array) => Ok(array.as_standard_layout().into_owned()),
+            Err(e) => fail(format!("shape {shape:?}: {e}")),
+        }
+    }
+}
+
 /// Reads an array from a member that claims to be `size` bytes long.
 pub(super) fn read<F: Element>(name: &str, mut member: impl Read, size: u64) -> Result<Content<F>> {
-    let fail = |what: String| Err(Error::format(format!("array `{name}`: {what}")));
-    let text = header_bytes(name, &mut member)?;
-    let header = Header::from_reader(&mut Cursor::new(&text))
-        .map_err(|e| Error::format(format!("array `{name}`: {e}")))?;
-    let dtype = header.type_descriptor.to_string();
-    let dtype = dtype.trim_matches('\'');
+    let head = Head::read(name, &mut member)?;
+    read_after(name, &head, member, size)
+}
+
+/// Reads the numbers after a header.
+pub(super) fn read_after<F: Element>(
+    name: &str,
+    head: &Head,
+    mut member: impl Read,
+    size: u64,
+) -> Result<Content<F>> {
+    let dtype = &head.dtype;
     let (float, swap) = match number(dtype) {
         Number::Float(float, swap) => (float, swap),
-        Number::NoWeight => return Ok(Content::Other(dtype.to_owned())),
+        Number::NoWeight => return Ok(Content::Other(dtype.clone())),
         Number::Unread => {
             return Err(Error::unsupported(format!("array `{name}`: numbers of type {dtype} are not read")));
         }
     };
-    let shape = header.shape;
-    let elements = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-    let bytes = elements.and_then(|n| n.checked_mul(float.bytes()));
-    let claimed = size.saturating_sub(text.len() as u64);
-    let (Some(elements), Some(bytes)) = (elements, bytes) else {
-        return fail(format!("{dtype} of shape {shape:?} is more than memory could hold"));
-    };
-    if bytes as u64 != claimed {
-        return fail(format!("{dtype} of shape {shape:?} takes {bytes} bytes, and there are {claimed}"));
-    }
-    let mut values = vec![F::zero(); elements];
+    let mut values = vec![F::zero(); head.elements(name, float.bytes(), size)?];
     fill(name, &mut member, float, swap, &mut values)?;
-    // Past the end stands the checksum, which is compared when the end is met.
-    if member.read(&mut [0]).map_err(|e| broken(&format!("array `{name}`: "), &e))? != 0 {
-        return fail(format!("there are more than the {size} bytes that it claims"));
-    }
-    let array = ArrayD::from_shape_vec(IxDyn(&shape).set_f(header.layout.is_fortran()), values);
-    match array {
-        Ok(array) if array.is_standard_layout() => Ok(Content::Array(array)),
-        Ok(array) => Ok(Content::Array(array.as_standard_layout().into_owned())),
-        Err(e) => fail(format!("shape {shape:?}: {e}")),
-    }
+    head.array(name, values, &mut member, size).map(Content::Array)
 }
 
 /// Writes an array, by rows.
