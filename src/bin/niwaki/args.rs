@@ -1,0 +1,216 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::spell::{self, Criterion, Give, Prune, Quantize};
+
+/// Makes trained neural networks smaller: ONNX models, and arrays in safetensors and npz files
+#[derive(Debug, Parser)]
+#[command(name = "niwaki", version, after_help = TOOL_HELP, arg_required_else_help = true)]
+pub(crate) struct Tool {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows layers, couplings (what shrinks together), blocks, and what cannot shrink and why
+    Inspect(Inspect),
+    /// Prunes, recovers and quantizes a model
+    Compress(Box<Compress>),
+    /// Runs two ONNX models on the same inputs and compares what they answer
+    Compare(Compare),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_HELP)]
+pub(crate) struct Inspect {
+    /// An .onnx, .safetensors or .npz file
+    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) trace: Trace,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPRESS_HELP)]
+pub(crate) struct Compress {
+    /// An .onnx, .safetensors or .npz file
+    pub(crate) model: PathBuf,
+    /// The file to write; of the model's kind, except that arrays go to either .safetensors or .npz
+    #[arg(short, long, value_name = "OUT", required_unless_present = "plan")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// What goes, in this order (repeatable): channel=0.5, unstructured=0.9, n-of-m=2:4, tiles=0.5,size=4x4,
+    /// feature-map=0.25, modules=2 (blocks) or modules=0.25; options follow, separated by commas
+    #[arg(long, value_name = "KIND=AMOUNT", help_heading = "Stages")]
+    pub(crate) prune: Vec<Prune>,
+    /// What says how much a weight or unit matters: l0, l1, l2, linf, std-dev, random; with --calibration
+    /// max-activation, std-dev-activations, total-confidence, wanda, subset; with --snapshot gradient-compare,
+    /// gradient-compare:movement, gradient-compare:growth
+    #[arg(long, value_name = "NAME", default_value = "l2", help_heading = "Stages")]
+    pub(crate) importance: Criterion,
+    /// Gives accuracy back without training, from calibration inputs (repeatable, in this order)
+    #[arg(long, value_name = "NAME", value_enum, requires = "prune", help_heading = "Stages")]
+    pub(crate) recover: Vec<Give>,
+    /// Stores weights in few bits: uniform:8:channel, uniform:8:tensor, uniform:4:group:32, f16, bf16,
+    /// planes:2+2+4:channel, fixed:2.5, f8-e4m3, f8-e5m2; options follow, separated by commas
+    #[arg(long, value_name = "SCHEME", help_heading = "Stages")]
+    pub(crate) quantize: Option<Quantize>,
+
+    /// Typical inputs of an ONNX model, a few hundred samples: an .npz file of one array for each input, or an .npy
+    /// file for the only input
+    #[arg(long, value_name = "INPUTS", help_heading = "Evidence")]
+    pub(crate) calibration: Option<PathBuf>,
+    /// The model as it was earlier in training, for --importance gradient-compare
+    #[arg(long, value_name = "MODEL", help_heading = "Evidence")]
+    pub(crate) snapshot: Option<PathBuf>,
+
+    /// Is not pruned (repeatable): weights (with their outputs), couplings or blocks of this exact name, or whose
+    /// whole name matches a regular expression after re:
+    #[arg(long, value_name = "PATTERN", value_parser = spell::pattern, help_heading = "Limits")]
+    pub(crate) keep: Vec<String>,
+    /// Among which weights or units the lowest are looked for
+    #[arg(long, value_enum, default_value_t = Scope::Layer, help_heading = "Limits")]
+    pub(crate) scope: Scope,
+    /// Channel pruning keeps a multiple of so many units
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    pub(crate) round_to: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) trace: Trace,
+
+    /// Prints the plan, and writes nothing
+    #[arg(long, help_heading = "Output")]
+    pub(crate) plan: bool,
+    /// Writes sizes, layer by layer, to a JSON file
+    #[arg(long, value_name = "FILE", conflicts_with = "plan", help_heading = "Output")]
+    pub(crate) report: Option<PathBuf>,
+    /// Prints one JSON document: what --report writes, or the plan
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Prints nothing but errors (and JSON, where that is asked for)
+    #[arg(long, short, help_heading = "Output")]
+    pub(crate) quiet: bool,
+    /// Seed of all that is random
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Output")]
+    pub(crate) seed: u64,
+    /// Threads that score, plan and quantize; all cores unless said. The result does not depend on it. What runs the
+    /// model has threads of its own: `RTEN_NUM_THREADS` in the environment
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Output")]
+    pub(crate) threads: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = COMPARE_HELP)]
+pub(crate) struct Compare {
+    /// The model that is taken as right
+    pub(crate) a: PathBuf,
+    /// The model that is compared with it
+    pub(crate) b: PathBuf,
+    /// Inputs for both: an .npz file of one array for each input, or an .npy file for the only input
+    #[arg(long, value_name = "INPUTS")]
+    pub(crate) inputs: PathBuf,
+    /// Prints one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How an ONNX model is traced.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Tracing of ONNX models")]
+pub(crate) struct Trace {
+    /// Sizes of an input, where the file leaves some open (repeatable)
+    #[arg(long, value_name = "NAME=1,3,224,224", value_parser = sizes)]
+    pub(crate) input: Vec<(String, Vec<usize>)>,
+    /// Lets units go over which statistics are taken (channels of a layer norm, logits of a softmax): what is left
+    /// then no longer answers as the model with those units at zero does
+    #[arg(long)]
+    pub(crate) through_statistics: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scope {
+    /// Each layer or coupling gives up its share
+    Layer,
+    /// One ranking over all
+    Global,
+}
+
+impl From<Scope> for niwaki::prune::Scope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Layer => Self::PerLayer,
+            Scope::Global => Self::Global,
+        }
+    }
+}
+
+fn sizes(text: &str) -> spell::Parsed<(String, Vec<usize>)> {
+    // Names of inputs may hold `=`, sizes do not.
+    let (name, dims) = text.rsplit_once('=').ok_or("it should be NAME=SIZES, as in image=1,3,224,224")?;
+    let size = |word: &str| word.parse().ok().filter(|&n: &usize| n > 0);
+    let dims: Option<Vec<usize>> = dims.split(',').map(size).collect();
+    let dims = dims.ok_or("sizes are whole numbers above 0, separated by commas")?;
+    Ok((name.to_owned(), dims))
+}
+
+const TOOL_HELP: &str = "\
+Examples:
+  niwaki inspect model.onnx
+  niwaki compress model.onnx --prune channel=0.5 --plan
+  niwaki compress model.onnx -o small.onnx --calibration inputs.npz \\
+      --importance subset --prune channel=0.5 --recover least-squares --quantize uniform:8:channel
+  niwaki compare model.onnx small.onnx --inputs inputs.npz
+
+Exit codes: 0 done, 1 an error (nothing was written), 2 the command line is wrong.";
+
+const INSPECT_HELP: &str = "\
+Examples:
+  niwaki inspect model.onnx
+  niwaki inspect model.onnx --input tokens=1,128 --json";
+
+const COMPRESS_HELP: &str = "\
+A first try, which needs no data: half the channels by their norms. --plan only shows what would go.
+  niwaki compress model.onnx --prune channel=0.5 --plan
+
+With inputs that the model would see (numpy.savez('inputs.npz', image=images)), accuracy comes back:
+  niwaki compress model.onnx -o small.onnx --calibration inputs.npz \\
+      --importance subset --prune channel=0.5 --recover least-squares
+
+Weights in 8 bits, nothing pruned:
+  niwaki compress model.onnx -o small.onnx --quantize uniform:8:channel
+
+Several pruners, one after the other; the first convolution keeps its channels:
+  niwaki compress model.onnx -o small.onnx --prune channel=0.3,round-to=8 --prune n-of-m=2:4 --keep conv1.weight
+
+Arrays without a graph: single weights, N:M, tiles, fewer bits:
+  niwaki compress model.safetensors -o small.safetensors --prune unstructured=0.9 --quantize uniform:4:group:32
+
+Options of --prune, after the amount:
+  channel       scope=layer|global  round-to=N  min-units=N  max-sparsity=S  set=COUPLING:S
+  unstructured  scope=layer|global|row  ends  set=WEIGHT:S
+  tiles         size=ROWSxCOLS (4x4)  pool=norm|mean|max  scope=layer|global|row  ends  set=WEIGHT:S
+  n-of-m        axis=N  ends
+  feature-map   set=WEIGHT:S
+  modules       by-influence
+`ends` lets the first and the last weight take part, `set` gives one (or what `re:…` matches) its own sparsity.
+
+Options of --quantize, after the scheme:
+  uniform       affine  mse | entropy | percentile=99.9  f16-scales  keep=WEIGHT
+  planes        refitted  f16-scales  keep=WEIGHT
+  f16 …         saturate  keep=WEIGHT
+`keep` leaves a weight as it is.
+
+Exit codes: 0 done, 1 an error (nothing was written), 2 the command line is wrong.";
+
+const COMPARE_HELP: &str = "\
+Example:
+  niwaki compare model.onnx small.onnx --inputs inputs.npz
+
+For each output: cosine, largest difference, and how often the largest number is in the same place; bytes and
+milliseconds of both models.";

@@ -1,0 +1,179 @@
+//! `niwaki compress` for ONNX models.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Instant;
+
+use niwaki::onnx::{self, Graph, Inputs, Observer, Traced};
+use niwaki::prune::Plan;
+use niwaki::{Error, ErrorKind, Evidence, Result};
+
+use crate::args::{Compress, Trace};
+use crate::compress::tell;
+use crate::files::{self, Format};
+use crate::out;
+use crate::progress::Bar;
+use crate::spell::{self, Give};
+use crate::stages::{BoxedRecovery, Stages, stages};
+use crate::summary::{Files, Summary};
+
+/// Reads and traces a model.
+pub(crate) fn traced(path: &Path, trace: &Trace) -> Result<Traced> {
+    let graph = Graph::read(path).map_err(|error| files::named(path, &error))?;
+    let mut settings = onnx::Trace::new();
+    let known: Vec<String> = graph.inputs().into_iter().map(|info| info.name).collect();
+    for (name, dims) in &trace.input {
+        if !known.contains(name) {
+            let known = spell::list(known.iter().map(String::as_str));
+            let text = format!("--input {name}: the model has no such input; it reads {known}");
+            return Err(Error::new(ErrorKind::Name, text));
+        }
+        settings = settings.input(name, dims.as_slice());
+    }
+    if trace.through_statistics {
+        settings = settings.through_statistics();
+    }
+    settings.run(&graph).map_err(|error| files::named(path, &error))
+}
+
+/// Multiplications of each weight, where they are known.
+pub(crate) fn macs(traced: &Traced) -> Result<HashMap<String, u64>> {
+    let layers = traced.layers()?;
+    Ok(layers.into_iter().filter_map(|layer| Some((layer.parameter, layer.macs?))).collect())
+}
+
+/// Bytes of a model, external data included.
+pub(crate) fn bytes(path: &Path, traced: &Traced) -> Result<u64> {
+    let file = files::bytes(path)?;
+    // A file of fewer bytes than its numbers take has some of them elsewhere, or they are of a smaller type.
+    if file > 4 * traced.model().parameter_count() as u64 {
+        return Ok(file);
+    }
+    Ok(traced.graph().to_bytes().map_or(file, |bytes| file.max(bytes.len() as u64)))
+}
+
+pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
+    let traced = traced(&args.model, &args.trace)?;
+    let inputs = args.calibration.as_deref().map(read_inputs).transpose()?;
+    let model = traced.model();
+    let stages = stages(args, model, recoveries(args, &traced, inputs.as_ref()))?;
+    let mut evidence = stages.evidence(model);
+    if let Some(snapshot) = &args.snapshot {
+        let earlier = self::traced(snapshot, &args.trace)?;
+        evidence.record_snapshot(earlier.model()).map_err(|error| files::named(snapshot, &error))?;
+    }
+    observe(args, &traced, inputs.as_ref(), &mut evidence)?;
+    let plan = stages.plan(model, &evidence)?;
+    let summary = Summary::planned(model, &plan, &macs(&traced)?)?;
+    let mut files = Files {
+        format: Format::Onnx,
+        before: bytes(&args.model, &traced)?,
+        after: None,
+        frozen: Some(held(&traced).len()),
+        seconds: start.elapsed().as_secs_f64(),
+    };
+    let mut head = before(args, &traced);
+    match &args.output {
+        Some(output) if !args.plan => {
+            let summary = write(args, output, &traced, (&stages, &plan, &evidence), summary, &mut files)?;
+            files.seconds = start.elapsed().as_secs_f64();
+            tell(args, &head, &summary, &files)
+        }
+        _ => {
+            head.push_str(&plan.to_string());
+            tell(args, &head, &summary, &files)
+        }
+    }
+}
+
+/// Applies, recovers, quantizes and writes.
+fn write(
+    args: &Compress,
+    output: &Path,
+    traced: &Traced,
+    (stages, plan, evidence): (&Stages<'_>, &Plan, &Evidence<f32>),
+    summary: Summary,
+    files: &mut Files,
+) -> Result<Summary> {
+    let compressed = stages.compress_by(plan, traced.model(), evidence)?;
+    compressed.verify()?;
+    let graph = if args.quantize.is_some() {
+        let made = traced.apply_compressed(plan, &compressed)?;
+        if !made.plain.is_empty() {
+            let names = spell::list(made.plain.iter().map(String::as_str));
+            let text = format!("rounded to their codes, but stored as plain numbers: {names}");
+            out::note(args.quiet, &text);
+        }
+        made.graph
+    } else {
+        traced.apply(plan, &compressed.decode()?)?
+    };
+    files.after = Some(graph.write(output)?);
+    Ok(summary.made(&compressed))
+}
+
+/// The recoveries that options name; those that run the graph show their progress.
+fn recoveries<'a>(args: &Compress, traced: &'a Traced, inputs: Option<&'a Inputs>) -> Vec<BoxedRecovery<'a>> {
+    let stage = |give: &Give| -> Option<BoxedRecovery<'a>> {
+        Some(match give {
+            Give::MeanFold => Box::new(onnx::MeanFold::new(traced)),
+            Give::BatchNorm => Box::new(onnx::BatchNorm::new(traced, inputs?)),
+            Give::LeastSquares => {
+                let bar = Bar::new("recovering", args.quiet);
+                let recovery = onnx::LeastSquares::new(traced, inputs?);
+                Box::new(recovery.progress(move |progress| bar.at(progress.done, progress.total)))
+            }
+        })
+    };
+    args.recover.iter().filter_map(stage).collect()
+}
+
+/// Runs the model on the calibration inputs, if a stage reads what passes by.
+fn observe(
+    args: &Compress,
+    traced: &Traced,
+    inputs: Option<&Inputs>,
+    evidence: &mut Evidence<f32>,
+) -> Result<()> {
+    let Some(inputs) = inputs else { return Ok(()) };
+    let folds = args.recover.contains(&Give::MeanFold);
+    let scores = !args.prune.is_empty();
+    let reads = folds
+        || scores && args.importance.reads_inputs()
+        || args.quantize.as_ref().is_some_and(spell::Quantize::reads_inputs);
+    let answers = scores && args.importance.reads_outputs();
+    let blocks = args.prune.iter().any(spell::Prune::needs_calibration);
+    if !(reads || answers || blocks) {
+        if args.recover.is_empty() {
+            out::note(args.quiet, "no stage reads the calibration inputs");
+        }
+        return Ok(());
+    }
+    let bar = Bar::new("running the model", args.quiet);
+    let observer = Observer::new(traced).inputs(reads).outputs(answers).blocks(blocks);
+    observer.progress(|progress| bar.at(progress.done, progress.total)).run(inputs, evidence)
+}
+
+/// Inputs from a file.
+pub(crate) fn read_inputs(path: &Path) -> Result<Inputs> {
+    Inputs::read(path).map_err(|error| files::named(path, &error))
+}
+
+/// Weights of which some units cannot go.
+fn held(traced: &Traced) -> BTreeSet<&str> {
+    traced.frozen().iter().map(|frozen| frozen.parameter.as_str()).collect()
+}
+
+/// What was read, and what in it cannot go.
+fn before(args: &Compress, traced: &Traced) -> String {
+    let (model, path) = (traced.model(), args.model.display());
+    let (weights, couplings, blocks) =
+        (model.weights().count(), model.couplings().len(), model.blocks().len());
+    let mut text = format!("{path}: {weights} weights, {couplings} couplings, {blocks} blocks\n");
+    let held = held(traced).len();
+    if held > 0 {
+        let line = format!("{held} of the weights hold units that cannot go: niwaki inspect {path}\n");
+        text.push_str(&line);
+    }
+    text
+}

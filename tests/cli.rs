@@ -1,0 +1,528 @@
+//! The tool `niwaki` as scripts see it: exit codes, what stands on stdout and stderr, and what is written.
+
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "a test panics, and compares exact results")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use ndarray::Array;
+use niwaki::format::{npz, safetensors};
+use niwaki::onnx::Graph;
+use niwaki::{Compressed, Model};
+use serde_json::Value;
+
+/// A folder of a test's own, with a small model of two layers in it.
+struct Scene(PathBuf);
+
+impl Scene {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{name}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        let wave = |shape: &[usize]| {
+            let len = shape.iter().product::<usize>();
+            let values = (0..len).map(|k| (1.0 + k as f32 * 0.7).sin()).collect();
+            Array::from_shape_vec(shape.to_vec(), values).unwrap()
+        };
+        let arrays = [
+            ("a.weight", wave(&[16, 8])),
+            ("a.bias", wave(&[16])),
+            ("b.weight", wave(&[16, 16])),
+            ("c.weight", wave(&[4, 16])),
+        ];
+        let views = || arrays.iter().map(|(name, array)| (*name, array.view()));
+        safetensors::write(folder.join("m.safetensors"), views(), &safetensors::WriteOptions::new()).unwrap();
+        npz::write(folder.join("m.npz"), views()).unwrap();
+        Self(folder)
+    }
+
+    /// Runs the tool in the folder, with words split at blanks.
+    fn run(&self, words: &str) -> Answer {
+        let tool = Command::new(env!("CARGO_BIN_EXE_niwaki"));
+        let mut tool = tool;
+        Answer(tool.current_dir(&self.0).args(words.split_whitespace()).output().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Errors with this code, saying this, and leaves the folder as it was.
+    fn refuses(&self, code: i32, words: &str, says: &str) {
+        let before = self.files();
+        let answer = self.run(words);
+        let text = answer.err();
+        assert_eq!(answer.code(), code, "{words}\n{text}");
+        assert!(text.starts_with("error: "), "{words}\n{text}");
+        assert!(text.contains(says), "{words}\n{text}");
+        assert_eq!(answer.out(), "", "{words}");
+        assert_eq!(self.files(), before, "{words}");
+    }
+
+    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let paths = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> =
+            paths.map(|path| (path.clone(), fs::read(path).unwrap_or_default())).collect();
+        files.sort();
+        files
+    }
+}
+
+struct Answer(Output);
+
+impl Answer {
+    fn code(&self) -> i32 {
+        self.0.status.code().unwrap()
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    fn done(self) -> Self {
+        assert_eq!(self.code(), 0, "{}", self.err());
+        self
+    }
+
+    fn json(self) -> Value {
+        serde_json::from_str(&self.done().out()).unwrap()
+    }
+}
+
+fn onnx(name: &str) -> String {
+    format!("{}/tests/data/onnx/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn help_is_for_newcomers() {
+    let scene = Scene::new("help");
+    let help = scene.run("--help").done().out();
+    assert!(help.contains("niwaki inspect model.onnx") && help.contains("Exit codes"), "{help}");
+    let help = scene.run("compress --help").done().out();
+    assert!(help.contains("--prune channel=0.5 --plan") && help.contains("max-sparsity=S"), "{help}");
+    assert!(scene.run("--version").done().out().contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(scene.run("").code(), 2);
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2() {
+    let scene = Scene::new("usage");
+    for (words, says) in [
+        ("compress m.onnx -o o.onnx", "nothing to do"),
+        ("compress m.onnx --prune channel=0.5", "--output <OUT>"),
+        ("compress m.onnx -o o.onnx --prune channel=1.5", "sparsity 1.5 is outside [0, 1)"),
+        ("compress m.onnx -o o.onnx --prune chanel=0.5", "`channel`, `unstructured`"),
+        ("compress m.onnx -o o.onnx --prune n-of-m=4:2", "cannot keep 4 of every 2"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --importance best", "`l2`"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --importance taylor", "gradients"),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --importance wanda",
+            "--importance wanda needs inputs",
+        ),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --importance gradient-compare", "--snapshot MODEL"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --snapshot e.onnx", "--importance gradient-compare"),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --recover mean-fold",
+            "--recover mean-fold needs inputs",
+        ),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --recover luck", "least-squares"),
+        ("compress m.onnx -o o.onnx --prune modules=1,by-influence", "modules=1,by-influence needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize int8", "uniform:BITS"),
+        ("compress m.onnx -o o.onnx --quantize uniform:9:channel", "9 bits are outside 1 to 8"),
+        ("compress m.onnx -o o.onnx --quantize f16 --recover batch-norm", "--prune <KIND=AMOUNT>"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --keep re:(", "re:("),
+        ("compress m.onnx -o o.onnx --prune unstructured=0.5 --round-to 8", "--prune channel=…"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --input x=1,0", "above 0"),
+        ("compress m.safetensors -o o.safetensors --prune channel=0.5", "shrink together"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --importance wanda", "cannot be run"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --calibration i.npz", "cannot be run"),
+        ("compare a.onnx b.onnx", "--inputs <INPUTS>"),
+    ] {
+        scene.refuses(2, words, says);
+    }
+}
+
+#[test]
+fn what_files_get_wrong_is_code_1() {
+    let scene = Scene::new("files");
+    fs::write(scene.path("broken.onnx"), b"no protobuf at all, only words").unwrap();
+    fs::write(scene.path("broken.npz"), b"PK").unwrap();
+    fs::write(scene.path("broken.safetensors"), b"12345678").unwrap();
+    fs::create_dir(scene.path("folder.npz")).unwrap();
+    for (words, says) in [
+        ("inspect none.onnx", "none.onnx: No such file"),
+        ("inspect m.txt", "m.txt: the name should end in .onnx, .safetensors or .npz"),
+        ("inspect broken.onnx", "broken.onnx"),
+        ("inspect broken.npz", "broken.npz"),
+        ("inspect broken.safetensors", "broken.safetensors"),
+        ("compress none.npz -o o.npz --prune unstructured=0.5", "none.npz: No such file"),
+        ("compress m.npz -o nowhere/o.npz --prune unstructured=0.5", "there is no folder nowhere"),
+        ("compress m.npz -o folder.npz --prune unstructured=0.5", "is a folder"),
+        ("compress m.npz -o m.npz --prune unstructured=0.5", "write to another one"),
+        ("compress m.npz -o ./m.npz --prune unstructured=0.5", "write to another one"),
+        ("compress m.npz -o o.onnx --prune unstructured=0.5", "arrays stay arrays"),
+        ("compress m.npz -o o.bin --prune unstructured=0.5", "should end in"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --report nowhere/r.json", "no folder nowhere"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --report m.npz", "write to another one"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --keep b.wait", "--keep b.wait: no weight"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5,set=d:0.1", "pattern `d` matches nothing"),
+        ("compress m.npz -o o.npz --quantize f16,keep=re:d.*", "no weight has such a name"),
+        ("compress m.npz -o o.npz --prune n-of-m=3:5", "not a multiple of 5"),
+        ("compress m.npz -o o.npz --prune unstructured=0.5 --keep re:.*", "no weight takes part"),
+        ("compare m.npz m.npz --inputs m.npz", "only ONNX models"),
+    ] {
+        scene.refuses(1, words, says);
+    }
+}
+
+#[test]
+fn arrays_are_pruned_and_quantized() {
+    let scene = Scene::new("arrays");
+    let words = "compress m.safetensors -o o.safetensors --importance l1 --prune unstructured=0.5,ends \
+                 --keep c.weight --quantize uniform:8:channel,keep=a.weight --report r.json";
+    let answer = scene.run(words).done();
+    assert_eq!(answer.err(), "");
+    assert!(answer.out().contains("o.safetensors written"), "{}", answer.out());
+    let compressed = Compressed::<f32>::load(scene.path("o.safetensors")).unwrap();
+    let forms: Vec<String> =
+        compressed.report().rows().iter().map(|row| format!("{} {}", row.name(), row.form())).collect();
+    let int8 = "int8 symmetric channel:0";
+    let wanted = [
+        "a.weight sparse".to_owned(),
+        "a.bias dense".to_owned(),
+        format!("b.weight {int8}"),
+        format!("c.weight {int8}"),
+    ];
+    let mut sorted = forms.clone();
+    sorted.sort();
+    let mut wanted = wanted.to_vec();
+    wanted.sort();
+    assert_eq!(sorted, wanted);
+    let zeros = |name: &str| compressed.array(name).unwrap().iter().filter(|v| **v == 0.0).count();
+    assert_eq!((zeros("a.weight"), zeros("c.weight")), (64, 0));
+
+    let report: Value = serde_json::from_slice(&fs::read(scene.path("r.json")).unwrap()).unwrap();
+    assert_eq!(report["parameters"]["before"], 16 * 8 + 16 + 16 * 16 + 4 * 16);
+    assert_eq!(report["bytes"]["after"], fs::metadata(scene.path("o.safetensors")).unwrap().len());
+    assert_eq!(report["settings"]["prune"][0], "unstructured=0.5,ends");
+    let row = report["layers"].as_array().unwrap().iter().find(|row| row["name"] == "b.weight").unwrap();
+    assert_eq!((row["nonzero"].as_u64(), row["stored"]["as"].as_str()), (Some(128), Some(int8)));
+}
+
+#[test]
+fn both_forms_of_arrays_and_back() {
+    let scene = Scene::new("forms");
+    scene.run("compress m.npz -o sparse.safetensors --prune n-of-m=2:4,ends --quiet").done();
+    let answer = scene.run("compress sparse.safetensors -o coded.npz --quantize uniform:4:group:8").done();
+    assert!(answer.err().contains("codes are decoded"), "{}", answer.err());
+    let (before, after) =
+        (npz::read::<f32>(scene.path("m.npz")).unwrap(), npz::read::<f32>(scene.path("coded.npz")));
+    let after = after.unwrap();
+    assert_eq!(before.len(), after.len());
+    for (name, array) in &before {
+        let close = after.array(name).unwrap();
+        assert_eq!(close.shape(), array.shape());
+        let gone = close.iter().filter(|v| **v == 0.0).count();
+        assert!(array.ndim() == 1 || gone * 2 >= array.len(), "{name}: {gone}");
+    }
+}
+
+#[test]
+fn a_plan_writes_nothing() {
+    let scene = Scene::new("plan");
+    let before = scene.files();
+    let text = scene.run("compress m.npz --prune tiles=0.5,size=4x4,ends --plan").done().out();
+    assert!(text.contains("b.weight") && text.contains("256 -> 128"), "{text}");
+    let plan = scene.run("compress m.npz -o o.npz --prune unstructured=0.25 --plan --json").json();
+    assert_eq!(plan["parameters"]["nonzero"], 16 * 8 + 16 + 192 + 4 * 16);
+    assert_eq!((&plan["output"], &plan["bytes"]["after"]), (&Value::Null, &Value::Null));
+    assert_eq!(scene.files(), before);
+}
+
+#[test]
+fn json_and_quiet_mean_what_they_say() {
+    let scene = Scene::new("quiet");
+    let answer = scene.run("compress m.npz -o o.npz --prune unstructured=0.5 --quiet").done();
+    assert_eq!((answer.out(), answer.err()), (String::new(), String::new()));
+    let report = scene.run("compress m.npz -o o.npz --prune unstructured=0.5 --json --report r.json").json();
+    assert_eq!(report["output"], "o.npz");
+    let written: Value = serde_json::from_slice(&fs::read(scene.path("r.json")).unwrap()).unwrap();
+    assert_eq!(report, written);
+}
+
+#[test]
+fn the_same_seed_and_any_threads_make_the_same_file() {
+    let scene = Scene::new("seed");
+    let run = |seed: u32, threads: u32| {
+        let words = format!(
+            "compress m.npz -o s.npz --importance random --prune unstructured=0.5 --seed {seed} --threads {threads} -q"
+        );
+        scene.run(&words).done();
+        fs::read(scene.path("s.npz")).unwrap()
+    };
+    assert_eq!(run(1, 1), run(1, 2));
+    assert_ne!(run(1, 1), run(2, 1));
+}
+
+#[test]
+fn snapshots_are_compared_with() {
+    let scene = Scene::new("snapshot");
+    let model = Model::builder().tensors(npz::read::<f32>(scene.path("m.npz")).unwrap()).build().unwrap();
+    let mut early = model.parameter("b.weight").unwrap().array().clone();
+    // Training moved only the first half of the rows.
+    early.iter_mut().take(128).for_each(|w| *w += 1.0);
+    npz::write_model(scene.path("early.npz"), &model.clone().with_values("b.weight", early).unwrap())
+        .unwrap();
+    let words = "compress m.npz -o o.npz --importance gradient-compare --snapshot early.npz --prune unstructured=0.5 -q";
+    scene.run(words).done();
+    let pruned = npz::read::<f32>(scene.path("o.npz")).unwrap();
+    let b = pruned.array("b.weight").unwrap();
+    assert!(b.iter().take(128).all(|w| *w != 0.0) && b.iter().skip(128).all(|w| *w == 0.0));
+
+    npz::write(scene.path("other.npz"), [("x", Array::<f32, _>::ones((2, 2)).into_dyn().view())]).unwrap();
+    let words =
+        "compress m.npz -o p.npz --importance gradient-compare --snapshot other.npz --prune unstructured=0.5";
+    scene.refuses(1, words, "other.npz: ");
+}
+
+#[test]
+fn arrays_are_inspected() {
+    let scene = Scene::new("inspect");
+    let text = scene.run("inspect m.safetensors").done().out();
+    assert!(
+        text.contains("b.weight") && text.contains("[16, 16]") && text.contains("464 parameters"),
+        "{text}"
+    );
+    let document = scene.run("inspect m.npz --json").json();
+    assert_eq!((&document["format"], &document["parameters"]), (&Value::from("npz"), &Value::from(464)));
+}
+
+#[test]
+fn graphs_are_inspected() {
+    let scene = Scene::new("graphs");
+    for name in ["resnet18", "bert", "lstm-tagger", "unet", "gemm-external", "custom-op"] {
+        let document = scene.run(&format!("inspect {} --json", onnx(name))).json();
+        assert!(document["parameters"].as_u64().unwrap() > 0, "{name}");
+        assert!(!document["inputs"].as_array().unwrap().is_empty(), "{name}");
+        let text = scene.run(&format!("inspect {}", onnx(name))).done().out();
+        assert!(text.contains("\nLayers\n") && text.contains("reads "), "{name}\n{text}");
+    }
+    let model = onnx("resnet18");
+    scene.refuses(1, &format!("inspect {model} --input image=1,3,8,8"), "has no such input; it reads `");
+}
+
+/// The network of the examples: 2 convolutions, 1 linear layer; and its inputs.
+fn digits(name: &str) -> String {
+    format!("{}/examples/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_graph_is_pruned_recovered_quantized_and_compared() {
+    let scene = Scene::new("digits");
+    let (model, calibration, test) =
+        (digits("digits.onnx"), digits("digits-calibration.npz"), digits("digits-test.npz"));
+    let words = |output: &str| {
+        format!(
+            "compress {model} -o {output} --calibration {calibration} --importance subset --prune channel=0.5 \
+             --recover least-squares --report r.json"
+        )
+    };
+    scene.run(&words("pruned.onnx")).done();
+    let report: Value = serde_json::from_slice(&fs::read(scene.path("r.json")).unwrap()).unwrap();
+    // The report's figures are those of the file.
+    let inspected = scene.run("inspect pruned.onnx --json").json();
+    assert_eq!(inspected["macs"], report["macs"]["after"]);
+    assert_eq!(inspected["parameters"], report["parameters"]["after"]);
+    assert_eq!(inspected["bytes"], report["bytes"]["after"]);
+
+    let words = words("small.onnx") + " --quantize uniform:8:channel";
+    let answer = scene.run(&words).done();
+    assert_eq!(answer.err(), "");
+    assert!(answer.out().contains("small.onnx written"), "{}", answer.out());
+    let report: Value = serde_json::from_slice(&fs::read(scene.path("r.json")).unwrap()).unwrap();
+    let of = |key: &str, when: &str| report[key][when].as_u64().unwrap();
+    assert_eq!(of("bytes", "after"), fs::metadata(scene.path("small.onnx")).unwrap().len());
+    assert!(of("bytes", "after") * 4 < of("bytes", "before"), "{report:#}");
+    assert!(of("parameters", "after") * 10 < of("parameters", "before") * 6, "{report:#}");
+    assert!(of("macs", "after") * 10 < of("macs", "before") * 6, "{report:#}");
+
+    let same = scene.run(&format!("compare {model} {model} --inputs {test} --json")).json();
+    assert_eq!(same["outputs"][0]["top1_agreement"], 1.0);
+    let found = scene.run(&format!("compare {model} small.onnx --inputs {test} --json")).json();
+    assert!(found["outputs"][0]["top1_agreement"].as_f64().unwrap() > 0.9, "{found:#}");
+    assert_eq!(found["bytes"]["b"], report["bytes"]["after"]);
+    let text = scene.run(&format!("compare {model} small.onnx --inputs {test}")).done().out();
+    assert!(text.contains("same top 1") && text.contains("milliseconds"), "{text}");
+}
+
+#[test]
+fn every_criterion_and_recovery_works_on_a_graph() {
+    let scene = Scene::new("criteria");
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    for criterion in [
+        "l0",
+        "l1",
+        "l2",
+        "linf",
+        "std-dev",
+        "random",
+        "max-activation",
+        "std-dev-activations",
+        "total-confidence",
+        "wanda",
+        "subset",
+    ] {
+        let words = format!(
+            "compress {model} --plan --json --calibration {calibration} --importance {criterion} --prune channel=0.25"
+        );
+        let plan = scene.run(&words).json();
+        assert!(plan["parameters"]["after"].as_u64() < plan["parameters"]["before"].as_u64(), "{criterion}");
+    }
+    for recovery in ["mean-fold", "batch-norm", "least-squares"] {
+        let words = format!(
+            "compress {model} -o o.onnx --calibration {calibration} --prune channel=0.25 --recover {recovery} -q"
+        );
+        scene.run(&words).done();
+    }
+    for prune in [
+        "unstructured=0.5,ends",
+        "tiles=0.5,size=2x2,ends",
+        "channel=0.25,round-to=4",
+        "n-of-m=2:4 --keep re:conv1.*",
+    ] {
+        scene.run(&format!("compress {model} -o o.onnx --prune {prune} -q")).done();
+    }
+    let words = format!(
+        "compress {model} -o o.onnx --importance gradient-compare --snapshot {model} --prune channel=0.5"
+    );
+    scene.run(&words).done();
+}
+
+#[test]
+fn graphs_of_many_architectures_are_compressed() {
+    let scene = Scene::new("architectures");
+    for name in
+        ["resnet18", "mobilenetv2", "densenet", "vgg", "unet", "bert", "llama", "lstm-tagger", "convnext"]
+    {
+        let model = onnx(name);
+        let words =
+            format!("compress {model} -o o.onnx --prune channel=0.5 --quantize uniform:8:channel --json");
+        let report = scene.run(&words).json();
+        let (before, after) = (&report["parameters"]["before"], &report["parameters"]["after"]);
+        assert!(after.as_u64() < before.as_u64(), "{name}: {before} -> {after}");
+        scene.run("inspect o.onnx --json").json();
+    }
+}
+
+#[test]
+fn what_is_kept_keeps_its_units() {
+    let scene = Scene::new("keep");
+    let model = onnx("vgg");
+    let inspected = scene.run(&format!("inspect {model} --json")).json();
+    let names = |key: &str| {
+        let list = inspected[key].as_array().unwrap();
+        list.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let first = names("couplings")[0].clone();
+    let plan = |keep: &str| {
+        scene.run(&format!("compress {model} --prune channel=0.5 --plan --json --keep {keep}")).json()
+    };
+    let sizes = |plan: &Value, name: &str| {
+        let couplings = plan["couplings"].as_array().unwrap();
+        let found = couplings.iter().find(|coupling| coupling["name"] == name).unwrap();
+        (found["before"].as_u64().unwrap(), found["after"].as_u64().unwrap())
+    };
+    let kept = plan(&first);
+    let (before, after) = sizes(&kept, &first);
+    assert_eq!(before, after);
+    let others = names("couplings").into_iter().filter(|name| *name != first);
+    others.for_each(|name| assert!(sizes(&kept, &name).1 * 2 <= sizes(&kept, &name).0 + 1, "{name}"));
+    // A weight's name keeps its outputs.
+    let weight = inspected["couplings"][0]["slots"][0]["parameter"].as_str().unwrap();
+    assert_eq!(sizes(&plan(weight), &first), (before, after));
+    assert_eq!(fs::read_dir(&scene.0).unwrap().count(), 2);
+}
+
+#[test]
+fn external_data_count_and_are_not_overwritten() {
+    let scene = Scene::new("external");
+    for file in ["gemm-external.onnx", "gemm-external.bin"] {
+        fs::copy(onnx("x").replace("x.onnx", file), scene.path(file)).unwrap();
+    }
+    let data = fs::metadata(scene.path("gemm-external.bin")).unwrap().len();
+    let report = scene.run("compress gemm-external.onnx -o o.onnx --prune channel=0.5 --json").json();
+    assert!(report["bytes"]["before"].as_u64().unwrap() > data, "{report:#}");
+    assert_eq!(fs::metadata(scene.path("gemm-external.bin")).unwrap().len(), data);
+    scene.run("inspect o.onnx").done();
+}
+
+#[test]
+fn inputs_that_nobody_reads_are_noted() {
+    let scene = Scene::new("unread");
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    let words = format!("compress {model} --prune channel=0.5 --plan --calibration {calibration}");
+    assert!(scene.run(&words).done().err().contains("no stage reads the calibration inputs"));
+    assert_eq!(scene.run(&(words + " --quiet")).done().err(), "");
+}
+
+#[test]
+fn what_a_graph_gets_wrong_is_code_1() {
+    let scene = Scene::new("graph-errors");
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    fs::copy(&model, scene.path("m.onnx")).unwrap();
+    fs::copy(&calibration, scene.path("c.npz")).unwrap();
+    let other = Array::<f32, _>::zeros((4, 1, 3, 3)).into_dyn();
+    npz::write(scene.path("name.npz"), [("pictures", other.view())]).unwrap();
+    let input = Graph::read(&model).unwrap().inputs()[0].name.clone();
+    npz::write(scene.path("shape.npz"), [(input.as_str(), other.view())]).unwrap();
+    fs::write(scene.path("cut.onnx"), &fs::read(&model).unwrap()[..1000]).unwrap();
+    for (words, says) in [
+        ("compress m.onnx -o m.onnx --prune channel=0.5", "write to another one"),
+        ("compress m.onnx -o c.npz --prune channel=0.5", "an ONNX model stays one"),
+        ("compress m.onnx -o nowhere/o.onnx --prune channel=0.5", "no folder nowhere"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --keep head", "--keep head: no weight"),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --importance subset --calibration none.npz",
+            "none.npz",
+        ),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --importance subset --calibration name.npz",
+            "`pictures`",
+        ),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --importance subset --calibration shape.npz",
+            "the model reads",
+        ),
+        (
+            "compress m.onnx -o o.onnx --prune channel=0.5 --recover least-squares --calibration name.npz",
+            "`pictures`",
+        ),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --input pictures=1,1,8,8", "has no such input"),
+        ("compress m.onnx -o o.onnx --quantize planes:2+2:channel", "planes"),
+        ("compress cut.onnx -o o.onnx --prune channel=0.5", "cut.onnx: "),
+        ("compare m.onnx cut.onnx --inputs c.npz", "cut.onnx: "),
+        ("compare m.onnx m.onnx --inputs name.npz", "`pictures`"),
+        ("compare m.onnx m.onnx --inputs none.npz", "none.npz"),
+    ] {
+        scene.refuses(1, words, says);
+    }
+}
+
+/// A reader that has seen enough is no error.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_no_error() {
+    use std::process::Stdio;
+    let scene = Scene::new("pipe");
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_niwaki"));
+    tool.current_dir(&scene.0).args(["inspect", "m.npz"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tool.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
