@@ -93,6 +93,11 @@ assert_eq!(plan.apply(&model)?.parameter("fc")?.values(), [0.0, -2.0, 3.0, 0.0])
 # }
 ```
 
+# ONNX
+
+A file says what is connected, so nothing has to be declared: [`onnx`](crate#features) traces it to a model with couplings
+and writes a plan back. The tool `niwaki` does the same from the command line.
+
 # Fewer bits
 
 A quantizer turns weights into codes that decode themselves. A weight that is 0 decodes to exactly 0, so pruning

@@ -31,6 +31,24 @@ pub use settings::Trace;
 pub(crate) type Axis = Option<Arc<[u32]>>;
 
 /// A graph and what was found in it: the model that it holds, and how that lies in the graph.
+///
+/// A coupling has the name of the first weight that makes its units (`#2` and so on where one makes the units of several),
+/// a block that of the node that adds its branch. Parameters have the names of their tensors; those of a recurrent layer
+/// with two directions end in `[0]` and `[1]`.
+///
+/// ```
+/// use niwaki::onnx::Graph;
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let traced = Graph::read("examples/data/digits.onnx")?.trace()?;
+/// let residual = traced.model().coupling("conv1.weight")?;
+/// assert_eq!(residual.size(), 32);
+/// assert!(residual.slots().iter().any(|slot| slot.parameter() == "conv3.weight"));
+/// assert_eq!(traced.model().blocks()[0].name(), "/Add");
+/// assert_eq!(traced.layers()?[1].macs, Some(9 * 32 * 32 * 64));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Traced {
     pub(crate) graph: Graph,
@@ -79,8 +97,8 @@ pub(crate) enum Order {
     Features(usize),
     /// [times, directions, samples, features]: that of one direction.
     Direction(usize),
-    /// Input of a transposed convolution: zeros between its places, so many after each along each spatial axis, make
-    /// it the input of a plain one.
+    /// Input of a transposed convolution: so many zeros between neighbours along each spatial axis make it the input of a
+    /// plain one.
     Stretched(Vec<usize>),
 }
 

@@ -14,6 +14,19 @@ use crate::onnx::{Graph, Traced};
 /// keep their number: without some of them the statistic, and so all others, would change, and what is left would not
 /// answer as the network with those units at zero does. [`through_statistics`](Self::through_statistics) couples them
 /// all the same.
+///
+/// ```
+/// use niwaki::onnx::{Graph, Trace};
+///
+/// # fn main() -> niwaki::Result<()> {
+/// let graph = Graph::read("examples/data/digits.onnx")?;
+/// let traced = Trace::new().input("image", [1, 1, 8, 8]).run(&graph)?;
+/// assert_eq!(traced.model().parameter_count(), 39_882);
+/// let error = Trace::new().input("picture", [1, 1, 8, 8]).run(&graph).unwrap_err();
+/// assert!(error.to_string().contains("picture"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     inputs: HashMap<String, Vec<usize>>,
