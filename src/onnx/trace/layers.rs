@@ -55,15 +55,16 @@ fn layer(
     let macs = match (parameter.kind(), found.role) {
         (Kind::Embedding, _) => 0,
         (_, Role::Recurrent { .. }) => {
-            dims(output).first().copied().unwrap_or(1) as u64 * parameter.array().len() as u64
+            (dims(output).first().copied().unwrap_or(1) as u64).saturating_mul(parameter.array().len() as u64)
         }
         (_, Role::Transposed) => {
-            let input = node.inputs[0].map(dims).unwrap_or_default();
-            input[1..].iter().map(|&n| n as u64).product::<u64>()
-                * (parameter.array().len() as u64
-                    / (parameter.fan_in() / parameter.taps() * parameter.groups()).max(1) as u64)
+            // Each place of each channel is multiplied with the taps of every filter that reads it.
+            let input = node.inputs.first().copied().flatten().map(dims).unwrap_or_default();
+            let places = input.iter().skip(1).map(|&n| n as u64).product::<u64>();
+            let channels = parameter.fan_in() / parameter.taps().max(1) * parameter.groups();
+            places.saturating_mul((parameter.array().len() / channels.max(1)) as u64)
         }
-        _ => places * parameter.fan_in() as u64,
+        _ => places.saturating_mul(parameter.fan_in() as u64),
     };
     let mut io = LayerIo {
         parameter: parameter.name().to_owned(),
