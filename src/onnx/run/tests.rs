@@ -85,6 +85,8 @@ fn a_pruned_network_tells_digits_again() {
     let mut evidence = Evidence::new(traced.model(), Needs::OUTPUT_GRAM);
     Observer::new(&traced).inputs(false).run(&inputs, &mut evidence).unwrap();
     let scores = Scores::compute(&Subset::new(), traced.model(), &evidence).unwrap();
+    // A guard, a few images under what is reached (0.9735, 0.955, 0.871): another processor rounds in another way.
+    // `tools/results.py` is what measures.
     for (sparsity, least) in [(0.3, 0.97), (0.5, 0.95), (0.7, 0.86)] {
         let plan = Channel::new(Sparsity::new(sparsity).unwrap()).plan(traced.model(), &scores).unwrap();
         let pruned = plan.apply(traced.model()).unwrap();
