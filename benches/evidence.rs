@@ -1,11 +1,16 @@
 //! Batches of a convolution taken in, against one read of the batch, or for Gram matrices against the convolution
 //! itself, as a product with patches that are already there.
+//!
+//! `cargo bench --bench evidence -- --gram` takes in 16,384 inputs of 4096 columns, and holds the time against as many
+//! multiplications in products of 1024 × 1024 matrices.
 
 mod common;
 
 use std::hint::black_box;
+use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
+use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, Array4};
 use niwaki::{Evidence, Geometry, Model, Needs, Parameter};
 use rayon::prelude::*;
@@ -72,5 +77,42 @@ fn record(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Gram matrix and products in turns, timed by hand.
+fn gram() {
+    let (rows, columns, side) = (16_384usize, 4096usize, 1024usize);
+    let layer = Parameter::linear("fc", Array2::<f32>::zeros((1, columns)));
+    let model = Model::builder().parameter(layer).build().expect("one linear layer is a model");
+    let inputs = common::weights([rows, columns]);
+    let matrix = common::weights([side, side]);
+    // The matrix is symmetric: half of it needs to be computed.
+    let products = (rows * columns / side * columns / side / side).div_ceil(2);
+    let mut ratios = Vec::new();
+    for _ in 0..5 {
+        let start = Instant::now();
+        (0..products).into_par_iter().for_each_init(
+            || Array2::zeros((side, side)),
+            |product, _| general_mat_mul(1.0, &matrix, &matrix, 0.0, black_box(product)),
+        );
+        let floor = start.elapsed().as_secs_f64();
+        let mut evidence = Evidence::new(&model, Needs::GRAM);
+        let start = Instant::now();
+        evidence.record_input("fc", &inputs).expect("inputs fit the layer");
+        let work = start.elapsed().as_secs_f64();
+        drop(black_box(evidence));
+        println!("gram {work:.2} s, products {floor:.2} s, {:.0} % of their speed", 100.0 * floor / work);
+        ratios.push(floor / work);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median {:.0} %", 100.0 * ratios[2]);
+}
+
 criterion_group!(benches, record);
-criterion_main!(benches);
+
+fn main() {
+    if std::env::args().any(|arg| arg == "--gram") {
+        gram();
+    } else {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    }
+}

@@ -154,6 +154,7 @@ pub mod onnx;
 pub mod prune;
 pub mod quantize;
 pub mod recover;
+pub mod rescale;
 
 pub use compress::{Compressed, Compressor, Report};
 pub use element::Element;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Families from the ground up. Those on one line may use each other.
-const FLOORS: [&[&str]; 12] = [
+const FLOORS: [&[&str]; 13] = [
     &["error", "element", "nothing"],
     &["kernel"],
     &["model"],
@@ -16,6 +16,7 @@ const FLOORS: [&[&str]; 12] = [
     &["quantize"],
     &["prune"],
     &["recover"],
+    &["rescale"],
     &["format"],
     &["compress"],
     &["onnx"],

@@ -134,6 +134,41 @@ fn a_wrong_command_line_is_code_2() {
         ("compress m.onnx -o o.onnx --prune modules=1,by-influence", "modules=1,by-influence needs inputs"),
         ("compress m.onnx -o o.onnx --quantize int8", "uniform:BITS"),
         ("compress m.onnx -o o.onnx --quantize uniform:9:channel", "9 bits are outside 1 to 8"),
+        ("compress m.onnx -o o.onnx --quantize planes:2+2:channel", "`multi-scale:2+2+4"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4:gray", "`group:SIZE`"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4:channel", "--quantize gptq:4:channel needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4:g128", "--quantize gptq:4:group:128 needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize gptq:9:channel", "9 bits are outside 1 to 8"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4:channel,damp=-1", "damping of -1"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4:channel,sparsity=half", "no number"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4:channel,n-of-m=0.5", "2:4"),
+        (
+            "compress m.onnx -o o.onnx --quantize gptq:4:channel,n-of-m=2:4,sparsity=0.5",
+            "only one of `sparsity` and `n-of-m`",
+        ),
+        ("compress m.onnx -o o.onnx --quantize distill:4:channel:adversarial", ":adversarial needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize distill:4:model", "its scales are per"),
+        ("compress m.onnx -o o.onnx --quantize distill:4:channel,act-order", "no option `act-order`"),
+        ("compress m.onnx -o o.onnx --prune 4:2", "cannot keep 4 of every 2"),
+        ("compress m.onnx -o o.onnx --prune sparsegpt=0.5", "--prune sparsegpt=0.5 needs inputs"),
+        ("compress m.onnx -o o.onnx --prune sparsegpt=2:4,axis=1", "no option `axis`"),
+        (
+            "compress m.onnx -o o.onnx --prune sparsegpt=0.5 --importance l1 --calibration i.npz",
+            "--importance brain-surgeon",
+        ),
+        ("compress m.onnx -o o.onnx --prune 2:4 --recover sparsegpt", "--recover sparsegpt needs inputs"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --equalize", "--quantize <SCHEME>"),
+        ("compress m.onnx -o o.onnx --prune channel=0.5 --correct-bias", "--quantize <SCHEME>"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4 --correct-bias", "--correct-bias needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4 --awq", "--awq needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4 --smooth", "--smooth needs inputs"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4 --smooth=2 --calibration i.npz", "from 0 to 1"),
+        ("compress m.onnx -o o.onnx --quantize f16 --awq --calibration i.npz", "uniform, gptq or distill"),
+        ("compress m.onnx -o o.onnx --quantize uniform:4 --memory 4G", "--calibration <INPUTS>"),
+        ("compress m.onnx -o o.onnx --quantize gptq:4 --calibration i.npz --memory lots", "16G"),
+        ("compress m.npz -o o.npz --quantize gptq:4:channel", "cannot be run"),
+        ("compress m.npz -o o.npz --quantize uniform:4 --equalize", "what reads which units"),
+        ("compress m.npz -o o.npz --quantize uniform:4 --correct-bias", "cannot be run"),
         ("compress m.onnx -o o.onnx --quantize f16 --recover batch-norm", "--prune <KIND=AMOUNT>"),
         ("compress m.onnx -o o.onnx --prune channel=0.5 --keep re:(", "re:("),
         ("compress m.onnx -o o.onnx --prune unstructured=0.5 --round-to 8", "--prune channel=…"),
@@ -360,6 +395,168 @@ fn a_graph_is_pruned_recovered_quantized_and_compared() {
     assert!(text.contains("same top 1") && text.contains("milliseconds"), "{text}");
 }
 
+/// The report of a run, and how often and how alike the network that was made answers.
+fn quantized(scene: &Scene, more: &str) -> (Value, f64, f64) {
+    let (model, calibration, test) =
+        (digits("digits.onnx"), digits("digits-calibration.npz"), digits("digits-test.npz"));
+    let words = format!("compress {model} -o q.onnx --calibration {calibration} --json --quiet {more}");
+    let report = scene.run(&words).json();
+    let found = scene.run(&format!("compare {model} q.onnx --inputs {test} --json")).json();
+    let output = &found["outputs"][0];
+    (report, output["top1_agreement"].as_f64().unwrap(), output["mean_cosine"].as_f64().unwrap())
+}
+
+fn weights(report: &Value) -> Vec<&Value> {
+    let layers = report["layers"].as_array().unwrap().iter();
+    layers
+        .filter(|layer| layer["stored"]["as"].as_str().is_some_and(|form| form.starts_with("int")))
+        .collect()
+}
+
+#[test]
+fn learned_rounding_answers_more_like_the_original_than_nearest() {
+    let scene = Scene::new("learned");
+    let (_, _, nearest) = quantized(&scene, "--quantize uniform:3:channel");
+    for words in [
+        "--quantize gptq:3:channel",
+        "--quantize gptq:3:g16,mse",
+        "--quantize gptq:3:channel,act-order,damp=0.02 --correct-bias",
+        "--quantize distill:3:channel,steps=50",
+        "--quantize distill:3:channel:adversarial,steps=50 --correct-bias",
+        "--quantize uniform:3:channel,mse --equalize --correct-bias",
+        "--quantize gptq:3:channel,mse --awq --correct-bias",
+        "--quantize gptq:3:channel,mse --equalize --smooth --awq --correct-bias",
+    ] {
+        let (report, agreement, cosine) = quantized(&scene, words);
+        assert!(cosine > nearest && agreement > 0.85, "{words}: {agreement}, {cosine} against {nearest}");
+        let learns = words.contains("gptq") || words.contains("distill");
+        assert_eq!(weights(&report).len(), 5);
+        for layer in weights(&report) {
+            let learned = &layer["stored"]["learned"];
+            assert_eq!(learned.is_object(), learns, "{words}: {layer:#}");
+            if learns {
+                assert!(learned["error"].as_f64() <= learned["nearest"].as_f64(), "{words}: {layer:#}");
+                assert!(learned["rows_nearest"].as_u64() <= learned["rows"].as_u64(), "{words}: {layer:#}");
+                assert_eq!(learned["held_out"].is_object(), words.contains("distill"), "{words}: {layer:#}");
+            }
+        }
+    }
+    let settings = &quantized(&scene, "--quantize gptq:4:g16 --equalize --smooth").0["settings"];
+    assert_eq!((&settings["quantize"], &settings["equalize"]), (&"gptq:4:group:16".into(), &true.into()));
+    assert_eq!((&settings["smooth"], &settings["correct_bias"]), (&0.5.into(), &false.into()));
+}
+
+#[test]
+fn learned_rounding_is_told_in_words() {
+    let scene = Scene::new("told");
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    let run = |scheme: &str| {
+        let words = format!("compress {model} -o q.onnx --calibration {calibration} --quantize {scheme}");
+        scene.run(&words).done().out()
+    };
+    let text = run("gptq:4:channel");
+    assert!(
+        text.contains("output error, mean of 5 weights") && text.contains("rows stay with nearest"),
+        "{text}"
+    );
+    let text = run("distill:4:channel,steps=20");
+    assert!(text.contains("on held-out samples, mean of 5 weights"), "{text}");
+    assert!(!run("uniform:4:channel").contains("output error"));
+}
+
+#[test]
+fn weights_go_in_one_sweep_with_codes_or_before_them() {
+    let scene = Scene::new("joint");
+    for words in [
+        "--quantize gptq:4:channel,sparsity=0.5 --correct-bias",
+        "--prune sparsegpt=0.5,ends --quantize gptq:4:channel --correct-bias",
+        "--prune sparsegpt=0.5,ends --quantize uniform:4:channel,mse --correct-bias",
+        "--prune unstructured=0.5,ends --importance brain-surgeon --recover sparsegpt --quantize distill:4,steps=20",
+    ] {
+        let (report, agreement, _) = quantized(&scene, words);
+        for layer in weights(&report) {
+            let all: u64 =
+                layer["shape"]["after"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
+            assert!(layer["nonzero"].as_u64().unwrap() * 2 <= all + 1, "{words}: {layer:#}");
+        }
+        assert!(agreement > 0.8, "{words}: {agreement}");
+    }
+    // Without codes.
+    let (_, agreement, _) = quantized(&scene, "--prune sparsegpt=0.5,ends");
+    assert!(agreement > 0.9, "{agreement}");
+    // The first convolution reads one channel.
+    let (report, ..) = quantized(&scene, "--quantize gptq:4:channel,n-of-m=2:4");
+    let notes = |layer: &Value| layer["stored"]["notes"].to_string();
+    let [first, second, ..] = weights(&report)[..] else { panic!("{report:#}") };
+    assert!(notes(first).contains("not a multiple of 4"), "{first:#}");
+    assert!(!notes(second).contains("multiple"), "{second:#}");
+    let all: u64 = second["shape"]["after"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
+    assert!(second["nonzero"].as_u64().unwrap() * 2 <= all, "{second:#}");
+    let words = "--prune 2:4 --keep re:conv1.* --quantize gptq:4:channel --plan";
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    scene.run(&format!("compress {model} --calibration {calibration} {words}")).done();
+}
+
+#[test]
+fn what_cannot_learn_is_rounded_to_nearest_and_said() {
+    let scene = Scene::new("fallback");
+    // Weights in the branches of an `If`; embeddings, tied or not.
+    for (name, shape, whole) in [
+        ("if-branches", vec![64, 3, 12, 12], false),
+        ("llama", vec![64, 8], true),
+        ("llama-tied", vec![64, 8], true),
+        ("lstm-tagger", vec![64, 8], true),
+    ] {
+        let model = onnx(name);
+        if whole {
+            write_integers(&scene.path("i.npy"), &shape);
+        } else {
+            let wave = Array::from_shape_fn(shape.as_slice(), |i| (i[0] * 7 + i[2] * 3 + i[3]) as f32 * 0.1);
+            npz::write(scene.path("i.npz"), [("x", wave.mapv(f32::sin).view())]).unwrap();
+        }
+        let file = if whole { "i.npy" } else { "i.npz" };
+        for scheme in ["gptq:4:channel", "distill:4:channel,steps=10"] {
+            let words =
+                format!("compress {model} -o o.onnx --calibration {file} --quantize {scheme} --json -q");
+            let report = scene.run(&words).json();
+            assert!(weights(&report).len() > 1, "{name}");
+            for layer in weights(&report) {
+                let (learned, notes) = (&layer["stored"]["learned"], &layer["stored"]["notes"]);
+                assert!(learned.is_object() || notes[0].is_string(), "{name} {scheme}: {layer:#}");
+            }
+        }
+    }
+}
+
+/// Small whole numbers as NumPy writes them.
+fn write_integers(path: &Path, shape: &[usize]) {
+    let dims = shape.iter().map(|dim| format!("{dim}, ")).collect::<Vec<_>>().concat();
+    let header = format!("{{'descr': '<i8', 'fortran_order': False, 'shape': ({dims}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(header.as_bytes());
+    let len: usize = shape.iter().product();
+    (0..len).for_each(|k| bytes.extend(((k * k + k / 3) as i64 % 13).to_le_bytes()));
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn the_same_codes_on_any_threads() {
+    let scene = Scene::new("learned-threads");
+    let (model, calibration) = (digits("digits.onnx"), digits("digits-calibration.npz"));
+    for scheme in ["gptq:3:channel,mse,sparsity=0.5", "distill:3:channel:adversarial,steps=20"] {
+        let files = ["1", "2"].map(|threads| {
+            let words = format!(
+                "compress {model} -o t.onnx --calibration {calibration} --quantize {scheme} --equalize --awq \
+                 --correct-bias --threads {threads} -q"
+            );
+            scene.run(&words).done();
+            fs::read(scene.path("t.onnx")).unwrap()
+        });
+        assert!(files[0] == files[1], "{scheme}");
+    }
+}
+
 #[test]
 fn every_criterion_and_recovery_works_on_a_graph() {
     let scene = Scene::new("criteria");
@@ -376,6 +573,7 @@ fn every_criterion_and_recovery_works_on_a_graph() {
         "total-confidence",
         "wanda",
         "subset",
+        "brain-surgeon",
     ] {
         let words = format!(
             "compress {model} --plan --json --calibration {calibration} --importance {criterion} --prune channel=0.25"
@@ -383,7 +581,7 @@ fn every_criterion_and_recovery_works_on_a_graph() {
         let plan = scene.run(&words).json();
         assert!(plan["parameters"]["after"].as_u64() < plan["parameters"]["before"].as_u64(), "{criterion}");
     }
-    for recovery in ["mean-fold", "batch-norm", "least-squares"] {
+    for recovery in ["mean-fold", "batch-norm", "least-squares", "sparsegpt"] {
         let words = format!(
             "compress {model} -o o.onnx --calibration {calibration} --prune channel=0.25 --recover {recovery} -q"
         );
@@ -503,7 +701,15 @@ fn what_a_graph_gets_wrong_is_code_1() {
             "`pictures`",
         ),
         ("compress m.onnx -o o.onnx --prune channel=0.5 --input pictures=1,1,8,8", "has no such input"),
-        ("compress m.onnx -o o.onnx --quantize planes:2+2:channel", "planes"),
+        ("compress m.onnx -o o.onnx --quantize multi-scale:2+2:channel", "planes"),
+        (
+            "compress m.onnx -o o.onnx --quantize gptq:4:channel --calibration c.npz --memory 100K",
+            "--memory: the Gram matrices of 5 layers",
+        ),
+        (
+            "compress m.onnx -o o.onnx --quantize gptq:4:channel,keep=none --calibration c.npz",
+            "no weight has such a name",
+        ),
         ("compress cut.onnx -o o.onnx --prune channel=0.5", "cut.onnx: "),
         ("compare m.onnx cut.onnx --inputs c.npz", "cut.onnx: "),
         ("compare m.onnx m.onnx --inputs name.npz", "`pictures`"),

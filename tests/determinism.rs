@@ -13,15 +13,18 @@ use ndarray::Array2;
 
 use digits::{Digits, Network, read_model};
 use niwaki::importance::{
-    GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random, StdDev, Subset, Taylor,
-    TotalConfidence, Wanda,
+    BrainSurgeon, GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random, StdDev, Subset,
+    Taylor, TotalConfidence, Wanda,
 };
 use niwaki::prune::{
-    Channel, FeatureMap, Modules, NOfM, Pruner, Scope, Shrink, Sparsity, Tiles, Unstructured,
+    Channel, FeatureMap, Modules, NOfM, Pruner, Scope, Shrink, SparseGpt, Sparsity, Tiles, Unstructured,
 };
-use niwaki::quantize::{Bits, ElementWise, GroupSize, MultiScale, Quantizer, Range, Uniform};
-use niwaki::recover::{BatchNorm, LeastSquares, MeanFold, Recovery};
-use niwaki::{Block, Compressor, Evidence, Model, Needs, Nothing, Parameter};
+use niwaki::quantize::{
+    Bits, Distillation, ElementWise, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
+};
+use niwaki::recover::{self, BatchNorm, LeastSquares, MeanFold, Recovery};
+use niwaki::rescale::Equalize;
+use niwaki::{Block, Compressed, Compressor, Evidence, Model, Needs, Nothing, Parameter};
 
 type Boxed =
     (Box<dyn Importance<f32>>, Box<dyn Pruner<f32>>, Box<dyn Recovery<f32>>, Box<dyn Quantizer<f32>>);
@@ -61,6 +64,13 @@ fn pipelines() -> Vec<(&'static str, Boxed)> {
         ("model scope", Box::new(Uniform::new(eight).per_model())),
         ("nested", Box::new(MultiScale::nested(&[4, 4]).unwrap())),
         ("refitted", Box::new(MultiScale::refitted(&[4, 4]).unwrap())),
+        ("gptq", Box::new(Uniform::new(four).rounding(Gptq::new().act_order().polish(2)))),
+        (
+            "gptq groups",
+            Box::new(Uniform::new(four).per_group(GroupSize::new(16).unwrap()).rounding(Gptq::new())),
+        ),
+        ("gptq joint", Box::new(Uniform::new(four).rounding(Gptq::new().sparsity(half()).search()))),
+        ("distillation", Box::new(Distillation::new(Uniform::new(four)).steps(6).adversarial(1))),
     ];
     let channel = || Box::new(Channel::new(half()));
     for (name, quantizer) in quantizers {
@@ -70,6 +80,13 @@ fn pipelines() -> Vec<(&'static str, Boxed)> {
         "batch norm",
         (Box::new(Magnitude::l2()), channel(), Box::new(BatchNorm::new()), Box::new(Nothing)),
     ));
+    let sparse_gpt: Boxed = (
+        Box::new(BrainSurgeon::new()),
+        Box::new(SparseGpt::new(half()).block(16).unwrap()),
+        Box::new(recover::SparseGpt::new()),
+        Box::new(Uniform::int8()),
+    );
+    all.push(("sparse gpt", sparse_gpt));
     all
 }
 
@@ -96,6 +113,10 @@ fn digests() -> BTreeMap<&'static str, u64> {
         Box::new(Nothing),
         Box::new(Uniform::int8()),
     );
+    let learned = Uniform::new(Bits::FOUR).rounding(Gptq::new().centred());
+    let scaled =
+        Compressor::builder().pruner(Nothing).rescale(Equalize::new()).quantizer(learned).correct_bias();
+    all.insert("equalized", of_bytes(&scaled.build().unwrap().compress(&model, &evidence).unwrap()));
     all.insert("modules", digest(modules, &blocks, &Evidence::new(&blocks, Needs::MOMENTS)));
     all
 }
@@ -120,7 +141,11 @@ fn digest(
 ) -> u64 {
     let builder =
         Compressor::builder().importance(importance).pruner(pruner).recovery(recovery).quantizer(quantizer);
-    let compressed = builder.seed(7).build().unwrap().compress(model, evidence).unwrap();
+    of_bytes(&builder.seed(7).build().unwrap().compress(model, evidence).unwrap())
+}
+
+/// A number for the exact bytes of a file.
+fn of_bytes(compressed: &Compressed<f32>) -> u64 {
     let name = format!("determinism-{}-{:?}", std::process::id(), std::thread::current().id());
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     compressed.save(&file).unwrap();
@@ -163,7 +188,7 @@ fn no_threads_agree_too() {
 #[test]
 fn prints_its_digests() {
     let digests = digests();
-    assert_eq!(digests.len(), pipelines().len() + 1);
+    assert_eq!(digests.len(), pipelines().len() + 2);
     for (name, digest) in digests {
         println!("digest {name}: {digest:016x}");
     }

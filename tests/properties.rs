@@ -5,7 +5,9 @@
 use ndarray::{Array2, ArrayD, Axis};
 use niwaki::importance::{Magnitude, Scores};
 use niwaki::prune::{Channel, NOfM, Pruner, Scope, Sparsity, Tiles, Unstructured};
-use niwaki::quantize::{Bits, ElementWise, GroupSize, MultiScale, Quantizer, Range, Uniform};
+use niwaki::quantize::{
+    Bits, Distillation, ElementWise, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
+};
 use niwaki::recover::{LeastSquares, Recovery, Removal};
 use niwaki::{Compressor, Coupling, Evidence, Layer, Model, Needs, Parameter};
 use proptest::collection::vec;
@@ -54,6 +56,28 @@ fn quantizers() -> Vec<Box<dyn Quantizer<f32>>> {
         all.push(Box::new(Uniform::new(bits).range(Range::Mse)));
     }
     all
+}
+
+/// Inputs that share a few sources, with their mean off 0.
+fn dependent(rows: usize, columns: usize, seed: usize) -> Array2<f32> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| {
+        let source = |k: usize| ((seed + 1) as f32 * 0.7 + (i * (2 * k + 3)) as f32).sin();
+        0.3 + source(j % 3) + 0.5 * source(j % 5) + 0.2 * ((seed + 31 * i + 17 * j * j) as f32).sin()
+    })
+}
+
+/// The settings of `Gptq` that a property is tried with.
+fn learned() -> Vec<Gptq> {
+    let half = Sparsity::new(0.5).unwrap();
+    let plain = Gptq::new();
+    vec![
+        plain,
+        plain.act_order(),
+        plain.static_groups().damp(1e-9).unwrap(),
+        plain.search().polish(2),
+        plain.sparsity(half).block(8).unwrap(),
+        plain.sparsity(half).act_order().polish(2),
+    ]
 }
 
 proptest! {
@@ -223,5 +247,70 @@ proptest! {
         };
         let (before, after) = (error(&pruned), error(&recovered));
         prop_assert!(after <= before * (1.0 + 1e-5) + 1e-9, "{before} -> {after}");
+    }
+
+    /// Also with fewer samples than inputs.
+    #[test]
+    fn learned_rounding_is_never_worse_than_nearest(
+        weights in matrix(1..6, 1..30),
+        samples in 1usize..50,
+        seed in 0usize..100,
+    ) {
+        let model = one_layer(&weights);
+        let mut evidence = Evidence::new(&model, Needs::GRAM);
+        evidence.record_input("w", &dependent(samples, weights.ncols(), seed)).unwrap();
+        let layer = evidence.layer(&model, "w").unwrap();
+        let gram = layer.gram(0).unwrap();
+        let costs = |uniform: Uniform| -> Vec<f64> {
+            let decoded = uniform.quantize(&layer).unwrap().decode::<f32>();
+            let errors = (weights.clone().into_dyn() - decoded).mapv(f64::from);
+            let errors = errors.into_dimensionality::<ndarray::Ix2>().unwrap();
+            errors.rows().into_iter().map(|row| row.dot(gram).dot(&row)).collect()
+        };
+        let four = Uniform::new(Bits::FOUR);
+        let groups = four.per_group(GroupSize::new(4).unwrap());
+        for uniform in [four, Uniform::new(Bits::new(3).unwrap()).affine(), four.per_tensor(), groups] {
+            let nearest = costs(uniform);
+            // Where weights also go, nearest rounding is that of those that stay.
+            for gptq in &learned()[..4] {
+                for (learned, nearest) in costs(uniform.rounding(*gptq)).into_iter().zip(&nearest) {
+                    prop_assert!(learned <= nearest * (1.0 + 1e-9) + 1e-12, "{gptq:?}: {learned} {nearest}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pruned_stays_pruned_through_learned_rounding(
+        weights in matrix(2..6, 6..24),
+        samples in 2usize..40,
+        removed in 0.1f64..0.9,
+    ) {
+        let model = one_layer(&weights);
+        let four = Uniform::new(Bits::FOUR);
+        let mut all: Vec<Box<dyn Quantizer<f32>>> = vec![
+            Box::new(Distillation::new(four).steps(4)),
+            Box::new(Distillation::new(four.affine()).steps(4).adversarial(1)),
+        ];
+        for gptq in learned() {
+            all.push(Box::new(four.rounding(gptq)));
+            all.push(Box::new(four.affine().per_group(GroupSize::new(4).unwrap()).rounding(gptq)));
+        }
+        for quantizer in all {
+            let compressor = Compressor::builder()
+                .pruner(Unstructured::new(Sparsity::new(removed).unwrap()).include_ends())
+                .quantizer(quantizer)
+                .build()
+                .unwrap();
+            let mut evidence = compressor.evidence(&model);
+            evidence.record_input("w", &dependent(samples, weights.ncols(), 5)).unwrap();
+            let plan = compressor.plan(&model, &evidence).unwrap();
+            let compressed = compressor.compress(&model, &evidence).unwrap();
+            compressed.verify().unwrap();
+            let (mask, decoded) = (plan.weight_mask("w").unwrap(), compressed.array("w").unwrap());
+            for (k, w) in decoded.iter().enumerate() {
+                prop_assert!(mask.keeps(k) || w.to_bits() == 0);
+            }
+        }
     }
 }

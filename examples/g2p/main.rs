@@ -1,62 +1,45 @@
 //! A recurrent network: hidden units or single weights go, accuracy is given back, the rest is stored in few bits.
 //!
 //! ```text
-//! cargo run --release --example g2p -- DATA OUT.npz [--sparsity 0.3] [--bits 8] [--pruner channel|unstructured]
+//! cargo run --release --example g2p -- DATA OUT.npz
+//!     [--sparsity 0.5] [--pruner channel|unstructured|sparsegpt|2:4|joint]
+//!     [--bits 4] [--rounding nearest|mse|gptq|gptq-search|distill|adversarial] [--correct-bias]
 //! ```
 //!
 //! DATA holds `checkpoint20.npz` (a GRU encoder and decoder that say how words are spoken) and `calibration.tsv`
 //! (words, one a line, before the first tab). OUT gets the decoded weights under the same names.
 
 mod network;
+mod settings;
 
 use std::fs;
 use std::path::Path;
 
 use network::{Outcome, describe, observe};
 use niwaki::format::npz;
-use niwaki::importance::{Importance, Magnitude, Subset};
-use niwaki::prune::{Channel, Pruner, Sparsity, Unstructured};
-use niwaki::quantize::{Bits, Quantizer, Range, Uniform};
-use niwaki::recover::{LeastSquares, Recovery};
+use niwaki::importance::{BrainSurgeon, Importance, Magnitude, Subset, Wanda};
+use niwaki::prune::{Channel, NOfM, Pruner, Scope, SparseGpt, Unstructured};
+use niwaki::quantize::{Bits, Distillation, Gptq, Quantizer, Range, Uniform};
+use niwaki::recover::{self, LeastSquares, Recovery};
 use niwaki::{Compressor, Nothing};
+use settings::{Prune, Rounding, Settings};
 
-/// What the command line asks for.
-struct Settings {
-    data: String,
-    out: String,
-    sparsity: Option<Sparsity>,
-    bits: Option<Bits>,
-    channel: bool,
-}
+/// What is set at run time is boxed.
+type Stages = (Box<dyn Importance<f32>>, Box<dyn Pruner<f32>>, Box<dyn Recovery<f32>>);
 
 fn main() -> Outcome<()> {
     let settings = Settings::read(std::env::args().skip(1))?;
     let data = Path::new(&settings.data);
     let model = describe(npz::read(data.join("checkpoint20.npz"))?)?;
 
-    // What is set at run time is boxed.
-    let (importance, pruner): (Box<dyn Importance<f32>>, Box<dyn Pruner<f32>>) = match settings.sparsity {
-        None => (Box::new(Magnitude::l2()), Box::new(Nothing)),
-        Some(sparsity) if settings.channel => (Box::new(Subset::new()), Box::new(Channel::new(sparsity))),
-        Some(sparsity) => (
-            Box::new(Magnitude::l1()),
-            Box::new(Unstructured::new(sparsity).exclude("re:.*_emb").include_ends()),
-        ),
-    };
-    let recovery: Box<dyn Recovery<f32>> = match settings.sparsity {
-        None => Box::new(Nothing),
-        Some(_) => Box::new(LeastSquares::default()),
-    };
+    let (importance, pruner, recovery) = pruning(&settings)?;
     let quantizer: Box<dyn Quantizer<f32>> = match settings.bits {
         None => Box::new(Nothing),
-        Some(bits) => Box::new(Uniform::new(bits).range(Range::Mse)),
+        Some(bits) => rounding(&settings, bits),
     };
-    let compressor = Compressor::builder()
-        .importance(importance)
-        .pruner(pruner)
-        .recovery(recovery)
-        .quantizer(quantizer)
-        .build()?;
+    let compressor =
+        Compressor::builder().importance(importance).pruner(pruner).recovery(recovery).quantizer(quantizer);
+    let compressor = if settings.correct_bias { compressor.correct_bias() } else { compressor }.build()?;
 
     let mut evidence = compressor.evidence(&model);
     let words = fs::read_to_string(data.join("calibration.tsv"))?;
@@ -71,28 +54,50 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-impl Settings {
-    fn read(mut args: impl Iterator<Item = String>) -> Outcome<Self> {
-        let (mut places, mut sparsity, mut bits, mut channel) = (Vec::new(), None, None, true);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
-            match arg.as_str() {
-                "--sparsity" => sparsity = Some(Sparsity::new(value()?.parse()?)?),
-                "--bits" => bits = Some(Bits::new(value()?.parse()?)?),
-                "--pruner" => {
-                    channel = match value()?.as_str() {
-                        "channel" => true,
-                        "unstructured" => false,
-                        other => {
-                            return Err(format!("--pruner is channel or unstructured, not {other}").into());
-                        }
-                    }
-                }
-                other if other.starts_with("--") => return Err(format!("there is no option {other}").into()),
-                _ => places.push(arg),
-            }
+/// What goes, and how accuracy comes back. Embeddings keep all their weights.
+fn pruning(settings: &Settings) -> Outcome<Stages> {
+    const TABLES: &str = "re:.*_emb";
+    let Some(sparsity) = settings.sparsity.filter(|_| settings.pruner != Prune::Joint) else {
+        return Ok((Box::new(Magnitude::l2()), Box::new(Nothing), Box::new(Nothing)));
+    };
+    let least_squares = Box::new(LeastSquares::default());
+    Ok(match settings.pruner {
+        Prune::Channel => {
+            let pruner = Channel::new(sparsity).exclude("re:.*_features");
+            (Box::new(Subset::new()), Box::new(pruner), least_squares)
         }
-        let [data, out] = <[String; 2]>::try_from(places).map_err(|_| "usage: g2p DATA OUT.npz [options]")?;
-        Ok(Self { data, out, sparsity, bits, channel })
+        Prune::SparseGpt => {
+            let pruner = SparseGpt::new(sparsity).exclude(TABLES).include_ends();
+            let recovery = recover::SparseGpt::new().act_order();
+            (Box::new(BrainSurgeon::new().act_order()), Box::new(pruner), Box::new(recovery))
+        }
+        Prune::TwoOfFour => {
+            let pruner = NOfM::new(2, 4)?.exclude(TABLES).include_ends();
+            (Box::new(Wanda::new()), Box::new(pruner), least_squares)
+        }
+        Prune::Unstructured | Prune::Joint => {
+            let pruner = Unstructured::new(sparsity).scope(Scope::PerRow).exclude(TABLES).include_ends();
+            (Box::new(Wanda::new()), Box::new(pruner), least_squares)
+        }
+    })
+}
+
+/// How weights find their codes: symmetric, a scale for each output and each entry of an embedding.
+fn rounding(settings: &Settings, bits: Bits) -> Box<dyn Quantizer<f32>> {
+    let (nearest, uniform) = (Uniform::new(bits), Uniform::new(bits).range(Range::Mse));
+    let gptq = if settings.correct_bias { Gptq::new().centred() } else { Gptq::new() }.act_order();
+    let gptq = match settings.sparsity.filter(|_| settings.pruner == Prune::Joint) {
+        Some(sparsity) => gptq.sparsity(sparsity).polish(10),
+        None => gptq,
+    };
+    let distillation = Distillation::new(uniform);
+    let distillation = if settings.correct_bias { distillation.centred() } else { distillation };
+    match settings.rounding {
+        Rounding::Nearest => Box::new(nearest),
+        Rounding::Mse => Box::new(uniform),
+        Rounding::Gptq => Box::new(uniform.rounding(gptq)),
+        Rounding::GptqSearch => Box::new(nearest.rounding(gptq.search().polish(10))),
+        Rounding::Distill => Box::new(distillation),
+        Rounding::Adversarial => Box::new(distillation.adversarial(4)),
     }
 }

@@ -28,6 +28,10 @@ pub(crate) fn describe(tensors: impl IntoIterator<Item = (String, ArrayD<f32>)>)
             builder = builder.recurrent(&weight, 3).bias(&bias, &weight);
             hidden = hidden.outputs([weight, bias]);
         }
+        // What an embedding says is read by the cell's input matrix alone.
+        let features = Coupling::builder(format!("{side}_features")).homogeneous();
+        builder =
+            builder.coupling(features.outputs([format!("{side}_emb")]).inputs([format!("{side}_w_ih")]));
     }
     Ok(builder.coupling(hidden).build()?)
 }

@@ -14,7 +14,8 @@ use std::borrow::Cow;
 use crate::importance::{Importance, Magnitude, Scores};
 use crate::prune::{Plan, Pruner};
 use crate::quantize::Quantizer;
-use crate::recover::{Recovery, Removal};
+use crate::recover::{self, Recovery, Removal};
+use crate::rescale::Rescale;
 use crate::{Element, Evidence, Model, Nothing, Result};
 
 pub use builder::CompressorBuilder;
@@ -57,22 +58,24 @@ pub use stored::{SparseTensor, Stored};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Compressor<I = Magnitude, P = Nothing, R = Nothing, Q = Nothing> {
+pub struct Compressor<I = Magnitude, P = Nothing, R = Nothing, Q = Nothing, S = Nothing> {
     importance: I,
     pruner: P,
     recovery: R,
     quantizer: Q,
+    rescale: S,
+    correct_bias: bool,
     seed: u64,
 }
 
 impl Compressor {
     /// Starts with the criterion [`Magnitude`], no pruner, no recovery, no quantizer.
-    pub fn builder() -> CompressorBuilder<Magnitude, Nothing, Nothing, Nothing> {
+    pub fn builder() -> CompressorBuilder<Magnitude, Nothing, Nothing, Nothing, Nothing> {
         CompressorBuilder::new()
     }
 }
 
-impl<I, P, R, Q> Compressor<I, P, R, Q> {
+impl<I, P, R, Q, S> Compressor<I, P, R, Q, S> {
     /// Evidence about a model that will keep what these stages need, with nothing seen yet.
     pub fn evidence<F: Element>(&self, model: &Model<F>) -> Evidence<F>
     where
@@ -80,9 +83,11 @@ impl<I, P, R, Q> Compressor<I, P, R, Q> {
         P: Pruner<F>,
         R: Recovery<F>,
         Q: Quantizer<F>,
+        S: Rescale<F>,
     {
         let importance = self.importance.needs() | self.pruner.needs();
-        Evidence::new(model, importance | self.recovery.needs() | self.quantizer.needs())
+        let after = self.recovery.needs() | self.rescale.needs() | self.quantizer.needs();
+        Evidence::new(model, importance | after)
     }
 
     /// What would go: the plan of [`compress`](Self::compress), without doing it.
@@ -121,6 +126,7 @@ impl<I, P, R, Q> Compressor<I, P, R, Q> {
         P: Pruner<F>,
         R: Recovery<F>,
         Q: Quantizer<F>,
+        S: Rescale<F>,
     {
         self.compress_by(&self.plan(model, evidence)?, model, evidence)
     }
@@ -139,6 +145,7 @@ impl<I, P, R, Q> Compressor<I, P, R, Q> {
     where
         R: Recovery<F>,
         Q: Quantizer<F>,
+        S: Rescale<F>,
     {
         let pruned = self.cut(model, evidence, plan)?;
         let left = if plan.cuts_arrays() {
@@ -146,7 +153,17 @@ impl<I, P, R, Q> Compressor<I, P, R, Q> {
         } else {
             Cow::Borrowed(evidence)
         };
+        let migration = self.rescale.plan(&pruned, &left)?;
+        let (mut pruned, left) = if migration.is_empty() {
+            (pruned, left)
+        } else {
+            let left = Cow::Owned(migration.apply_to_evidence(&pruned, &left)?);
+            (migration.apply(&pruned)?, left)
+        };
         let quantized = self.quantizer.quantize_model(&pruned, &left)?;
+        if self.correct_bias {
+            recover::correct_bias(&mut pruned, &quantized, &left)?;
+        }
         Compressed::assemble(model, pruned, quantized, plan)
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Display};
 
 use crate::compress::{Compressed, Entry, Stored};
+use crate::quantize::Outcome;
 use crate::{Element, Model};
 
 /// Parameters, bytes as stored, and error, layer by layer and in total. Printed as a table.
@@ -41,6 +42,7 @@ pub struct Row {
     nonzero: usize,
     bytes: usize,
     error: Option<f64>,
+    outcome: Option<Outcome>,
 }
 
 impl Row {
@@ -79,6 +81,12 @@ impl Row {
         8.0 * self.bytes as f64 / self.parameters().max(1) as f64
     }
 
+    /// How its rounding was learned: the error that is left beside that of nearest rounding, and what was done in place
+    /// of what was asked for. `None` where nothing was learned, or after loading.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
     /// ‖w − ŵ‖₂ / ‖w‖₂ of the quantization; `None` where nothing was quantized, or after loading.
     pub fn error(&self) -> Option<f64> {
         self.error
@@ -98,6 +106,7 @@ impl Report {
             nonzero: nonzero(entry.stored()),
             bytes: entry.stored().bytes(),
             error: errors.get(entry.name()).copied(),
+            outcome: outcome(entry.stored()).cloned(),
         };
         let rows: Vec<Row> = compressed.entries().iter().map(row).collect();
         let payload: usize = rows.iter().map(Row::bytes).sum();
@@ -137,6 +146,53 @@ impl Report {
     }
 }
 
+impl Report {
+    /// What learned roundings have to say, where there are any.
+    fn write_outcomes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let learned = self.rows.iter().filter_map(|row| Some((row, row.outcome()?)));
+        let mut lines = Vec::new();
+        for (row, outcome) in learned.clone().filter(|(_, outcome)| outcome.rows > 0) {
+            let pair = |pair: Option<(f64, f64)>| {
+                pair.map_or_else(Default::default, |(ours, nearest)| {
+                    [ours, nearest].map(|e| format!("{e:.6}"))
+                })
+            };
+            let ([error, nearest], [worst, worst_nearest]) =
+                (pair(outcome.held_out), pair(outcome.worst_case));
+            lines.push([
+                row.name.clone(),
+                format!("{:.6}", outcome.error),
+                format!("{:.6}", outcome.nearest),
+                error,
+                nearest,
+                worst,
+                worst_nearest,
+                format!("{} of {}", outcome.rows_nearest, outcome.rows),
+            ]);
+        }
+        if !lines.is_empty() {
+            let titles = [
+                "learned",
+                "output error",
+                "nearest",
+                "held out",
+                "nearest",
+                "worst case",
+                "nearest",
+                "rows kept nearest",
+            ];
+            lines.insert(0, titles.map(String::from));
+            table(f, &lines, 1)?;
+        }
+        for (row, outcome) in learned {
+            for note in &outcome.notes {
+                writeln!(f, "{}: {note}", row.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The table.
 impl Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,16 +211,8 @@ impl Display for Report {
                 row.error.map_or_else(String::new, |e| format!("{e:.5}")),
             ]);
         }
-        let width: Vec<usize> = (0..lines[0].len())
-            .map(|c| lines.iter().map(|l| l[c].chars().count()).max().unwrap_or(0))
-            .collect();
-        for line in &lines {
-            for (column, cell) in line.iter().enumerate() {
-                let width = width[column];
-                if column < 3 { write!(f, "{cell:<width$}  ")? } else { write!(f, "{cell:>width$}  ")? }
-            }
-            writeln!(f)?;
-        }
+        table(f, &lines, 3)?;
+        self.write_outcomes(f)?;
         write!(f, "total {} values, {} not 0, {} bytes", self.parameters(), self.nonzero(), self.bytes())?;
         write!(f, " ({} of them header)", self.header_bytes)?;
         if let Some((parameters, bytes)) = self.original {
@@ -173,6 +221,23 @@ impl Display for Report {
         }
         writeln!(f)
     }
+}
+
+/// Lines of cells in columns, the first few of them flush left.
+fn table<const N: usize>(f: &mut fmt::Formatter<'_>, lines: &[[String; N]], left: usize) -> fmt::Result {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let width: Vec<usize> = (0..N).map(width).collect();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(&width).enumerate() {
+            if column < left { write!(f, "{cell:<width$}  ")? } else { write!(f, "{cell:>width$}  ")? }
+        }
+        writeln!(f)?;
+    }
+    Ok(())
+}
+
+fn outcome<F: Element>(stored: &Stored<F>) -> Option<&Outcome> {
+    if let Stored::Quantized(tensor) = stored { tensor.outcome() } else { None }
 }
 
 fn form<F: Element>(stored: &Stored<F>) -> String {

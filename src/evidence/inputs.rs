@@ -4,6 +4,7 @@ use ndarray::{Array1, Array2, Axis};
 
 use crate::evidence::gram::{self, Patches, Plain};
 use crate::evidence::rows::Rows;
+use crate::evidence::sums::Sums;
 use crate::evidence::unfold::{Planes, Unfold};
 use crate::evidence::{Shape, shifts, sums};
 use crate::kernel::par;
@@ -33,22 +34,24 @@ const SHIFTED: usize = 8;
 /// assert_eq!((inputs.rows(), inputs.groups()), (2, 1));
 /// assert_eq!((inputs.mean(0), inputs.mean_squares(0)), (array![1.5, 3.0], array![2.5, 10.0]));
 /// assert_eq!(inputs.norms(0)[1], 20f64.sqrt());
+/// assert_eq!(inputs.max_abs(0), array![4.0, 4.0]);
 /// assert_eq!(inputs.gram(0), Some(&array![[5.0, 10.0], [10.0, 20.0]]));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
-    rows: u64,
-    groups: Vec<Columns>,
+    pub(super) rows: u64,
+    pub(super) groups: Vec<Columns>,
 }
 
 /// One group.
 #[derive(Clone, Debug, PartialEq)]
-struct Columns {
-    sum: Array1<f64>,
-    squares: Array1<f64>,
-    gram: Option<Array2<f64>>,
+pub(super) struct Columns {
+    pub(super) sum: Array1<f64>,
+    pub(super) squares: Array1<f64>,
+    pub(super) peaks: Array1<f64>,
+    pub(super) gram: Option<Array2<f64>>,
 }
 
 impl Inputs {
@@ -97,8 +100,7 @@ impl Inputs {
         }
         for (columns, rows) in inputs.groups.iter_mut().zip(groups) {
             let values = rows.as_slice().unwrap_or_default();
-            let (sums, squares) = sums::of_columns(values, rows.ncols());
-            columns.add(&sums, &squares);
+            columns.add(&sums::of_columns(values, rows.ncols()));
             if let Some(gram) = &mut columns.gram {
                 gram::add_rows(gram, values);
             }
@@ -111,6 +113,7 @@ impl Inputs {
         let group = Columns {
             sum: Array1::zeros(width),
             squares: Array1::zeros(width),
+            peaks: Array1::zeros(width),
             gram: gram.then(|| Array2::zeros((width, width))),
         };
         Self { rows: 0, groups: vec![group; groups] }
@@ -119,11 +122,11 @@ impl Inputs {
     fn add_rows<F: Element>(&mut self, values: &[F]) {
         for columns in &mut self.groups {
             let width = columns.sum.len();
-            let (sums, squares) = sums::of_columns(values, width);
-            columns.add(&sums, &squares);
+            let seen = sums::of_columns(values, width);
+            columns.add(&seen);
             let (x, rows) = (Plain { values, width }, values.len() / width);
             match &mut columns.gram {
-                Some(gram) if mild(&sums, &squares, rows) => gram::add_gram::<F>(gram, &x),
+                Some(gram) if mild(&seen, rows) => gram::add_gram::<F>(gram, &x),
                 Some(gram) => gram::add_gram::<f64>(gram, &x),
                 None => {}
             }
@@ -135,19 +138,27 @@ impl Inputs {
         let (samples, dims) = (batch.dims[0], &batch.dims[2..]);
         let (sample, plane): (usize, usize) = (batch.values.len() / samples, dims.iter().product());
         let channels = batch.dims[1] / self.groups.len();
-        let (sums, squares) = sums::of_columns(&batch.values, sample);
+        let Sums { totals: sums, squares, peaks } = sums::of_columns(&batch.values, sample);
         let windows = |planes: &[f64]| {
             let channels =
                 par::map(planes.len() / plane, |c| unfold.window_sums(&planes[c * plane..(c + 1) * plane]));
             channels.concat()
         };
         let (sums, squares) = (windows(&sums), windows(&squares));
+        // Of the whole plane, for every tap.
+        let most = |plane: &[f64]| plane.iter().fold(0.0, |most: f64, x| most.max(*x));
+        let peaks: Vec<f64> = peaks.chunks_exact(plane).map(most).collect();
         let places = unfold.places();
         par::for_chunks_mut(&mut self.groups, 1, |group, columns| {
             let Some(columns) = columns.first_mut() else { return };
             let own = group * channels * unfold.taps()..(group + 1) * channels * unfold.taps();
-            let (sums, squares) = (&sums[own.clone()], &squares[own]);
-            columns.add(sums, squares);
+            let peaks = &peaks[group * channels..(group + 1) * channels];
+            let seen = Sums {
+                totals: sums[own.clone()].to_vec(),
+                squares: squares[own].to_vec(),
+                peaks: peaks.iter().flat_map(|&peak| std::iter::repeat_n(peak, unfold.taps())).collect(),
+            };
+            columns.add(&seen);
             let Some(gram) = &mut columns.gram else { return };
             let values = &batch.values[group * channels * plane..];
             let planes = Planes { values, dims, sample };
@@ -155,7 +166,7 @@ impl Inputs {
             // Unfolding goes through the padding, which may be most of the patches.
             let padded = unfold.positions > 8 * plane;
             let shifted = padded || (channels >= SHIFTED && unfold.taps() > 1);
-            match (mild(sums, squares, samples * unfold.positions), shifted) {
+            match (mild(&seen, samples * unfold.positions), shifted) {
                 (true, true) => shifts::add_gram::<F, F>(gram, &patches),
                 (true, false) => gram::add_gram::<F>(gram, &patches),
                 (false, true) => shifts::add_gram::<f64, F>(gram, &patches),
@@ -170,8 +181,20 @@ impl Inputs {
         for (ours, theirs) in self.groups.iter_mut().zip(&other.groups) {
             ours.sum += &theirs.sum;
             ours.squares += &theirs.squares;
+            ours.peaks.zip_mut_with(&theirs.peaks, |peak, x| *peak = peak.max(*x));
             if let (Some(ours), Some(theirs)) = (&mut ours.gram, &theirs.gram) {
                 *ours += theirs;
+            }
+        }
+    }
+
+    /// Multiplies each channel of each group; a channel is as many columns as it has taps.
+    pub(super) fn rescale(&mut self, factors: &[Vec<f64>]) {
+        for (columns, channels) in self.groups.iter_mut().zip(factors) {
+            let taps = columns.sum.len() / channels.len().max(1);
+            let of: Array1<f64> = channels.iter().flat_map(|&f| std::iter::repeat_n(f, taps)).collect();
+            if of.len() == columns.sum.len() {
+                columns.rescale(&of);
             }
         }
     }
@@ -185,6 +208,7 @@ impl Inputs {
             Some(columns) => Columns {
                 sum: self.groups[g].sum.select(Axis(0), columns),
                 squares: self.groups[g].squares.select(Axis(0), columns),
+                peaks: self.groups[g].peaks.select(Axis(0), columns),
                 gram: self.groups[g]
                     .gram
                     .as_ref()
@@ -221,6 +245,12 @@ impl Inputs {
         self.groups.get(group).map_or_else(|| Array1::zeros(0), |columns| &columns.squares / rows)
     }
 
+    /// Largest |x| of each column of a group, of a convolution that of the whole channel, which one of its taps may not
+    /// reach; empty for a group that is not there.
+    pub fn max_abs(&self, group: usize) -> Array1<f64> {
+        self.groups.get(group).map_or_else(|| Array1::zeros(0), |columns| columns.peaks.clone())
+    }
+
     /// Σ x·xᵀ of a group; kept with [`Needs::GRAM`](crate::Needs::GRAM).
     ///
     /// Runs of at most 512 rows are multiplied in the element type and added up in f64: for f32 within about 10⁻⁷ of
@@ -232,18 +262,29 @@ impl Inputs {
 }
 
 impl Columns {
-    fn add(&mut self, sums: &[f64], squares: &[f64]) {
-        self.sum.iter_mut().zip(sums).for_each(|(sum, x)| *sum += x);
-        self.squares.iter_mut().zip(squares).for_each(|(sum, x)| *sum += x);
+    fn rescale(&mut self, factors: &Array1<f64>) {
+        self.sum *= factors;
+        self.squares *= &(factors * factors);
+        self.peaks *= factors;
+        if let Some(gram) = &mut self.gram {
+            *gram *= factors;
+            gram.axis_iter_mut(Axis(0)).zip(factors).for_each(|(mut row, &factor)| row *= factor);
+        }
+    }
+
+    fn add(&mut self, seen: &Sums) {
+        self.sum.iter_mut().zip(&seen.totals).for_each(|(sum, x)| *sum += x);
+        self.squares.iter_mut().zip(&seen.squares).for_each(|(sum, x)| *sum += x);
+        self.peaks.iter_mut().zip(&seen.peaks).for_each(|(peak, x)| *peak = peak.max(*x));
     }
 }
 
 /// Whether the Gram matrix may be made of products in the element type: no column's mean is more than 8 times its
 /// standard deviation, so that what they lose is as small beside its part around the mean, and none is so large or
 /// small that squares leave the range of f32.
-fn mild(sums: &[f64], squares: &[f64], rows: usize) -> bool {
+fn mild(seen: &Sums, rows: usize) -> bool {
     let rows = rows as f64;
-    sums.iter().zip(squares).all(|(sum, &square)| {
+    seen.totals.iter().zip(&seen.squares).all(|(sum, &square)| {
         let in_range = square == 0.0 || square < 1e30 && square > 1e-24 * rows;
         in_range && 65.0 * sum * sum <= 64.0 * square * rows
     })

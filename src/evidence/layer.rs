@@ -2,8 +2,9 @@
 
 use ndarray::{Array2, ArrayD};
 
+use crate::evidence::readers;
 use crate::evidence::{Histogram, Inputs, LayerEvidence, Outputs, PositionStatistics};
-use crate::{Element, Error, Parameter, Result};
+use crate::{Element, Error, Kind, Model, NormRole, Parameter, Result};
 
 /// One parameter and the evidence about it, borrowed.
 ///
@@ -25,17 +26,29 @@ use crate::{Element, Error, Parameter, Result};
 pub struct Layer<'a, F> {
     parameter: &'a Parameter<F>,
     evidence: Option<&'a LayerEvidence<F>>,
+    model: Option<&'a Model<F>>,
+    /// in place of those of the evidence
+    inputs: Option<&'a Inputs>,
     seed: u64,
 }
 
 impl<'a, F: Element> Layer<'a, F> {
     /// A layer about which nothing was seen.
     pub fn new(parameter: &'a Parameter<F>) -> Self {
-        Self { parameter, evidence: None, seed: 0 }
+        Self { parameter, evidence: None, model: None, inputs: None, seed: 0 }
     }
 
-    pub(crate) fn with_evidence(parameter: &'a Parameter<F>, evidence: Option<&'a LayerEvidence<F>>) -> Self {
-        Self { parameter, evidence, seed: 0 }
+    pub(crate) fn of_model(
+        model: &'a Model<F>,
+        parameter: &'a Parameter<F>,
+        evidence: Option<&'a LayerEvidence<F>>,
+    ) -> Self {
+        Self { parameter, evidence, model: Some(model), inputs: None, seed: 0 }
+    }
+
+    /// The same layer with other weights of the same shape, which read other inputs.
+    pub(crate) fn reading(self, parameter: &'a Parameter<F>, inputs: &'a Inputs) -> Self {
+        Self { parameter, inputs: Some(inputs), ..self }
     }
 
     /// The same layer with another seed.
@@ -92,17 +105,37 @@ impl<'a, F: Element> Layer<'a, F> {
         covariance.ok_or_else(|| self.missing("output Gram matrices (Needs::OUTPUT_GRAM)"))
     }
 
-    /// What it read.
+    /// What it read; with [`Needs::HELD_OUT`](crate::Needs::HELD_OUT) without the samples that are held out, unless
+    /// there are no others.
     ///
     /// # Errors
     /// No inputs were recorded.
     pub fn inputs(&self) -> Result<&'a Inputs> {
-        self.seen(|e| e.inputs.as_ref(), "inputs (Evidence::record_input)")
+        match self.inputs {
+            Some(inputs) => Ok(inputs),
+            None => {
+                self.seen(|e| e.inputs.as_ref().or(e.held_out.as_ref()), "inputs (Evidence::record_input)")
+            }
+        }
+    }
+
+    /// What it read of the samples that are held out, about one in eight.
+    ///
+    /// # Errors
+    /// No inputs were recorded, or without [`Needs::HELD_OUT`](crate::Needs::HELD_OUT), or so few samples that none of
+    /// them is held out, or all would be.
+    pub fn held_out(&self) -> Result<&'a Inputs> {
+        // Rows of a table are all that there can be: what it learns from is also what comes.
+        if let Some(inputs) = self.inputs {
+            return Ok(inputs);
+        }
+        let held_out = |e: &'a LayerEvidence<F>| e.held_out.as_ref().filter(|_| e.inputs.is_some());
+        self.seen(held_out, "inputs of held-out samples (Needs::HELD_OUT)")
     }
 
     /// Whether inputs were recorded: for methods that use them when they are there.
     pub fn has_inputs(&self) -> bool {
-        self.evidence.is_some_and(|e| e.inputs.is_some())
+        self.inputs().is_ok()
     }
 
     /// Σ x·xᵀ of its inputs, for one group of a convolution.
@@ -116,6 +149,23 @@ impl<'a, F: Element> Layer<'a, F> {
             return Err(Error::setting(format!("layer `{name}`: group {group} of {groups}")));
         }
         inputs.gram(group).ok_or_else(|| self.missing("input Gram matrices (Needs::GRAM)"))
+    }
+
+    /// Σ Wᵀ·W over the weights that read this layer's outputs through a coupling: what an error in each output, and
+    /// in each pair of them, costs the layers that follow. `None` without a model, or where none reads all of them.
+    ///
+    /// An embedding has no inputs to weigh its columns by; its errors reach the network through these.
+    pub fn readers_gram(&self) -> Option<Array2<f64>> {
+        readers::gram(self.model?, self.parameter)
+    }
+
+    /// Whether a bias, or the running mean of a batch norm that directly follows, can take a constant that is to be
+    /// added to this weight's outputs.
+    pub fn takes_constant(&self) -> bool {
+        let Some(model) = self.model.filter(|_| *self.parameter.kind() != Kind::Embedding) else {
+            return false;
+        };
+        model.bias_of(self.name()).is_some() || model.norm_of(self.name(), NormRole::Mean).is_some()
     }
 
     /// The mean gradient of the loss in its weights.

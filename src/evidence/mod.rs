@@ -1,19 +1,23 @@
 //! What calibration saw: statistics in constant memory, fed batch by batch from the caller's own forward pass.
 
 pub(crate) mod gram;
+pub(crate) mod held_out;
 mod histogram;
 mod inputs;
 mod layer;
 mod moments;
 mod needs;
+pub(crate) mod objective;
 mod outputs;
+mod readers;
 mod rows;
 mod seen;
 mod shifts;
 mod sums;
+mod table;
 mod unfold;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ndarray::{ArrayRef, Dimension};
 
@@ -108,18 +112,84 @@ impl<F: Element> Evidence<F> {
     /// # Errors
     /// As [`record_output`](Self::record_output); also for an embedding, whose inputs are indices.
     pub fn record_input<D: Dimension>(&mut self, layer: &str, input: &ArrayRef<F, D>) -> Result<()> {
-        let gram = self.needs.contains(Needs::GRAM);
-        let entry = self.entry(layer)?;
-        let rows = Rows::read(layer, "input", input)?;
-        Inputs::record(&mut entry.inputs, layer, &entry.shape, &rows, gram)
+        self.take_input(layer, None, input)
     }
 
-    /// Takes in some rows of a weight's inputs as [`Inputs`] has them: for each group, rows of its columns.
+    /// As [`record_input`](Self::record_input), where entries of the first axis are not samples themselves: one step of
+    /// many sentences, say. `samples` has for each the number of the sample that it belongs to, which decides whether
+    /// it is held out ([`Needs::HELD_OUT`]); so a whole sentence is, in all layers.
+    ///
+    /// ```
+    /// use ndarray::Array;
+    /// use niwaki::{Evidence, Model, Needs, Parameter};
+    ///
+    /// # fn main() -> niwaki::Result<()> {
+    /// let model = Model::<f32>::builder().parameter(Parameter::linear("fc", Array::ones((2, 3)))).build()?;
+    /// let mut evidence = Evidence::new(&model, Needs::HELD_OUT);
+    /// let sentences: Vec<u64> = (0..50).collect();
+    /// for step in 0..4 {
+    ///     evidence.record_input_of("fc", &sentences, &Array::from_elem((50, 3), step as f32))?;
+    /// }
+    /// let layer = evidence.layer(&model, "fc")?;
+    /// assert_eq!(layer.inputs()?.rows() + layer.held_out()?.rows(), 4 * 50);
+    /// assert_eq!(layer.inputs()?.mean(0)[0], layer.held_out()?.mean(0)[0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`record_input`](Self::record_input); another number of samples than entries.
+    pub fn record_input_of<D: Dimension>(
+        &mut self,
+        layer: &str,
+        samples: &[u64],
+        input: &ArrayRef<F, D>,
+    ) -> Result<()> {
+        let entries = input.shape().first().copied().unwrap_or(0);
+        if samples.len() != entries {
+            let given = samples.len();
+            return Err(Error::shape(format!(
+                "layer `{layer}`: {given} samples for {entries} entries of its input"
+            )));
+        }
+        self.take_input(layer, Some(samples), input)
+    }
+
+    fn take_input<D: Dimension>(
+        &mut self,
+        layer: &str,
+        samples: Option<&[u64]>,
+        input: &ArrayRef<F, D>,
+    ) -> Result<()> {
+        let needs = self.needs;
+        let entry = self.entry(layer)?;
+        let batch = Rows::read(layer, "input", input)?;
+        let gram = needs.contains(Needs::GRAM);
+        if !needs.contains(Needs::HELD_OUT) {
+            return Inputs::record(&mut entry.inputs, layer, &entry.shape, &batch, gram);
+        }
+        let [ours, held_out] = held_out::split(&batch, samples);
+        for (slot, batch) in [(&mut entry.inputs, ours), (&mut entry.held_out, held_out)] {
+            if let Some(batch) = batch {
+                Inputs::record(slot, layer, &entry.shape, &batch, gram)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in some rows of a weight's inputs as [`Inputs`] has them: for each group, rows of its columns; of samples
+    /// that are held out, or of others.
     #[cfg(feature = "rten")]
-    pub(crate) fn record_columns(&mut self, layer: &str, groups: &[ndarray::Array2<f64>]) -> Result<()> {
+    pub(crate) fn record_columns(
+        &mut self,
+        layer: &str,
+        groups: &[ndarray::Array2<f64>],
+        held_out: bool,
+    ) -> Result<()> {
         let gram = self.needs.contains(Needs::GRAM);
         let entry = self.entry(layer)?;
-        if Inputs::record_columns(&mut entry.inputs, groups, gram) {
+        let slot = if held_out { &mut entry.held_out } else { &mut entry.inputs };
+        if Inputs::record_columns(slot, groups, gram) {
             return Ok(());
         }
         Err(Error::shape(format!("layer `{layer}`: rows of inputs have other columns than those before")))
@@ -250,7 +320,7 @@ impl<F: Element> Evidence<F> {
             let (theirs, ours) = (&evidence.shape.dims, parameter.shape());
             return Err(Error::shape(format!("layer `{name}` {ours:?}: the evidence is about {theirs:?}")));
         }
-        Ok(Layer::with_evidence(parameter, evidence))
+        Ok(Layer::of_model(model, parameter, evidence))
     }
 
     /// Block influence 1 − E[cos(in, out)] (`ShortGPT`, Men 2024): 0 for a block that changes nothing. `None`
@@ -275,6 +345,26 @@ impl<F: Element> Evidence<F> {
         let blocks = self.blocks.iter().filter(|(name, _)| !selection.blocks.contains(*name));
         let blocks = blocks.map(|(name, influence)| (name.clone(), *influence)).collect();
         Ok(Self { needs: self.needs, layers, blocks })
+    }
+
+    /// What it says after scales have moved: a factor for each input channel of each group of the layers in `read`, and
+    /// other units in those in `made`.
+    pub(crate) fn rescaled(&self, read: &HashMap<&str, Vec<Vec<f64>>>, made: &HashSet<&str>) -> Self {
+        let mut rescaled = self.clone();
+        for (name, entry) in &mut rescaled.layers {
+            let (read, made) = (read.get(name.as_str()), made.contains(name.as_str()));
+            if read.is_some() || made {
+                entry.rescale(read.map(Vec::as_slice), made);
+            }
+        }
+        rescaled
+    }
+
+    /// What it says of these layers alone.
+    pub(crate) fn only(&self, names: &[&str]) -> Self {
+        let layers = self.layers.iter().filter(|(name, _)| names.contains(&name.as_str()));
+        let layers = layers.map(|(name, entry)| (name.clone(), entry.clone())).collect();
+        Self { needs: self.needs, layers, blocks: HashMap::new() }
     }
 
     fn entry(&mut self, layer: &str) -> Result<&mut LayerEvidence<F>> {

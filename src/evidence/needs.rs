@@ -25,7 +25,13 @@ impl Needs {
     pub const GRAM: Self = Self(4);
     /// Gram matrices of the outputs, units×units: for [`Subset`](crate::importance::Subset).
     pub const OUTPUT_GRAM: Self = Self(8);
-    /// Everything.
+    /// Gram matrices of the inputs, and apart from them those of about one sample in eight, which methods that learn
+    /// are tried on: [`Layer::held_out`](crate::Layer::held_out). All other statistics of inputs are then of the other
+    /// samples. An entry of a batch's first axis is a sample, and its values decide, so that batches, their order and
+    /// merging do not matter; equal samples go the same way. Where entries are parts of samples, give
+    /// [`Evidence::record_input_of`](crate::Evidence::record_input_of) the samples.
+    pub const HELD_OUT: Self = Self(4 | 16);
+    /// Everything but [`HELD_OUT`](Self::HELD_OUT), which takes samples away from the rest.
     pub const ALL: Self = Self(15);
 
     /// Whether all of `other` is asked for.

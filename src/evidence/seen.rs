@@ -13,6 +13,7 @@ pub(crate) struct LayerEvidence<F> {
     pub(crate) shape: Shape,
     pub(crate) outputs: Option<Outputs>,
     pub(crate) inputs: Option<Inputs>,
+    pub(crate) held_out: Option<Inputs>,
     pub(crate) gradient: Option<MeanArray>,
     pub(crate) snapshot: Option<ArrayD<F>>,
     pub(crate) snapshot_gradient: Option<MeanArray>,
@@ -66,7 +67,15 @@ impl MeanArray {
 
 impl<F: Element> LayerEvidence<F> {
     pub(super) fn new(shape: Shape) -> Self {
-        Self { shape, outputs: None, inputs: None, gradient: None, snapshot: None, snapshot_gradient: None }
+        Self {
+            shape,
+            outputs: None,
+            inputs: None,
+            held_out: None,
+            gradient: None,
+            snapshot: None,
+            snapshot_gradient: None,
+        }
     }
 
     pub(super) fn array_of_shape<D: Dimension>(
@@ -105,9 +114,11 @@ impl<F: Element> LayerEvidence<F> {
             (Some(ours), Some(theirs)) => ours.merge(name, theirs)?,
             (ours, theirs) => *ours = ours.take().or_else(|| theirs.clone()),
         }
-        match (&mut self.inputs, &other.inputs) {
-            (Some(ours), Some(theirs)) => ours.merge(theirs),
-            (ours, theirs) => *ours = ours.take().or_else(|| theirs.clone()),
+        for (ours, theirs) in [(&mut self.inputs, &other.inputs), (&mut self.held_out, &other.held_out)] {
+            match (ours, theirs) {
+                (Some(ours), Some(theirs)) => ours.merge(theirs),
+                (ours, theirs) => *ours = ours.take().or_else(|| theirs.clone()),
+            }
         }
         self.snapshot = self.snapshot.take().or_else(|| other.snapshot.clone());
         for (ours, theirs) in
@@ -118,6 +129,19 @@ impl<F: Element> LayerEvidence<F> {
             }
         }
         Ok(())
+    }
+
+    /// Another scale of each input channel of each group, or of its units.
+    pub(super) fn rescale(&mut self, read: Option<&[Vec<f64>]>, made: bool) {
+        for inputs in [&mut self.inputs, &mut self.held_out].into_iter().flatten() {
+            inputs.rescale(read.unwrap_or_default());
+        }
+        if made {
+            self.outputs = None;
+        }
+        self.gradient = None;
+        self.snapshot = None;
+        self.snapshot_gradient = None;
     }
 
     pub(super) fn select(&self, name: &str, selection: &Selection) -> Result<Self> {
@@ -146,12 +170,14 @@ impl<F: Element> LayerEvidence<F> {
         };
         shape.units = unit_rows.as_ref().map_or(units, Vec::len);
         let taps = if matches!(shape.kind, Kind::Conv(_)) { shape.dims[2..].iter().product() } else { 1 };
+        let cut_inputs = |i: &Inputs| i.select(groups_kept.as_deref(), columns, taps);
         Ok(Self {
             outputs: self
                 .outputs
                 .as_ref()
                 .map(|o| unit_rows.as_deref().map_or_else(|| o.clone(), |u| o.select(u))),
-            inputs: self.inputs.as_ref().map(|i| i.select(groups_kept.as_deref(), columns, taps)),
+            inputs: self.inputs.as_ref().map(cut_inputs),
+            held_out: self.held_out.as_ref().map(cut_inputs),
             gradient: self.gradient.as_ref().map(cut_mean),
             snapshot: self.snapshot.as_ref().map(|s| cut(s, name, selection)),
             snapshot_gradient: self.snapshot_gradient.as_ref().map(cut_mean),

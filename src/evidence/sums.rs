@@ -47,19 +47,41 @@ pub(super) fn tiles<F: Element, T: Send>(
     joined
 }
 
-/// Σ x and Σ x² of each column of a row-major matrix.
-pub(super) fn of_columns<F: Element>(values: &[F], width: usize) -> (Vec<f64>, Vec<f64>) {
-    let parts = tiles(values, width, sums_of_tile, |(sums, squares), (more, more_squares)| {
-        sums.iter_mut().zip(more).for_each(|(sum, x)| *sum += x);
-        squares.iter_mut().zip(more_squares).for_each(|(sum, x)| *sum += x);
-    });
-    let (sums, squares): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    (sums.concat(), squares.concat())
+/// Of each column of a row-major matrix.
+#[derive(Default)]
+pub(super) struct Sums {
+    /// Σ x
+    pub(super) totals: Vec<f64>,
+    /// Σ x²
+    pub(super) squares: Vec<f64>,
+    /// largest |x|
+    pub(super) peaks: Vec<f64>,
 }
 
-fn sums_of_tile<F: Element>(tile: &Tile<'_, F>) -> (Vec<f64>, Vec<f64>) {
+pub(super) fn of_columns<F: Element>(values: &[F], width: usize) -> Sums {
+    let parts = tiles(values, width, sums_of_tile, |all, more| {
+        all.totals.iter_mut().zip(more.totals).for_each(|(sum, x)| *sum += x);
+        all.squares.iter_mut().zip(more.squares).for_each(|(sum, x)| *sum += x);
+        all.peaks.iter_mut().zip(more.peaks).for_each(|(peak, x)| *peak = peak.max(x));
+    });
+    parts.into_iter().fold(Sums::default(), |mut all, part| {
+        all.totals.extend(part.totals);
+        all.squares.extend(part.squares);
+        all.peaks.extend(part.peaks);
+        all
+    })
+}
+
+fn sums_of_tile<F: Element>(tile: &Tile<'_, F>) -> Sums {
     let (mut sums, mut squares) = (vec![0.0; tile.columns.len()], vec![0.0; tile.columns.len()]);
+    let mut peaks = vec![F::zero(); tile.columns.len()];
     let mut add = |upper: &[F], lower: Option<&[F]>| {
+        for (peak, x) in peaks.iter_mut().zip(upper) {
+            *peak = larger(*peak, x.abs());
+        }
+        for (peak, x) in peaks.iter_mut().zip(lower.unwrap_or_default()) {
+            *peak = larger(*peak, x.abs());
+        }
         let at = sums.iter_mut().zip(&mut squares).zip(upper);
         // Two rows at a time: half the traffic of the sums.
         match lower {
@@ -79,5 +101,10 @@ fn sums_of_tile<F: Element>(tile: &Tile<'_, F>) -> (Vec<f64>, Vec<f64>) {
     while let Some(upper) = rows.next() {
         add(upper, rows.next());
     }
-    (sums, squares)
+    Sums { totals: sums, squares, peaks: peaks.into_iter().map(F::widen).collect() }
+}
+
+/// One instruction, where `max` would also look for NaN.
+fn larger<F: Element>(a: F, b: F) -> F {
+    if a > b { a } else { b }
 }

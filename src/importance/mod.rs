@@ -1,5 +1,6 @@
 //! What matters: criteria that score weights, larger is kept longer.
 
+mod brain_surgeon;
 mod discrepancy;
 mod gradient_compare;
 mod magnitude;
@@ -25,6 +26,8 @@ use crate::model::Selection;
 use crate::{Element, Error, Evidence, Layer, Model, Needs, Parameter, Result};
 
 pub use crate::kernel::reduce::Norm;
+pub use brain_surgeon::BrainSurgeon;
+pub(crate) use brain_surgeon::Surgery;
 pub use gradient_compare::GradientCompare;
 pub use magnitude::Magnitude;
 pub use max_activation::MaxActivation;

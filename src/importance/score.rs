@@ -1,10 +1,11 @@
 //! What a criterion says of one layer.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use ndarray::{Array1, ArrayD, Axis};
 
-use crate::importance::Norm;
+use crate::importance::{Norm, Surgery};
 use crate::kernel::reduce;
 use crate::model::{CoupledSlot, Selection};
 use crate::{Element, Error, ErrorKind, Parameter, Result};
@@ -25,6 +26,8 @@ pub struct Score<F> {
     along: Vec<(usize, Array1<F>)>,
     /// Scores of positions [units, positions…], and the parameter's axis that the units are on
     map: Option<(usize, ArrayD<F>)>,
+    /// What it takes to make up for weights that go
+    surgery: Option<Arc<Surgery>>,
 }
 
 /// Where the scores of single weights come from.
@@ -46,19 +49,31 @@ pub(crate) enum Elements<'a, F: Clone> {
 impl<F: Element> Score<F> {
     /// |w|, and the norm of its slice for a unit. Nothing is stored: the weights are read when needed.
     pub fn magnitude(norm: Norm) -> Self {
-        Self { weights: Weights::Magnitude, norm, along: Vec::new(), map: None }
+        Self { weights: Weights::Magnitude, norm, along: Vec::new(), map: None, surgery: None }
     }
 
     /// A score for each weight, of the weight's shape; a unit's is the L2 norm of its slice.
     pub fn elements(scores: ArrayD<F>) -> Self {
         let scores =
             if scores.is_standard_layout() { scores } else { scores.as_standard_layout().into_owned() };
-        Self { weights: Weights::Elements(scores), norm: Norm::L2, along: Vec::new(), map: None }
+        Self {
+            weights: Weights::Elements(scores),
+            norm: Norm::L2,
+            along: Vec::new(),
+            map: None,
+            surgery: None,
+        }
     }
 
     /// A score for each output unit; `out_axis` is the [parameter's](Parameter::out_axis).
     pub fn units(out_axis: usize, scores: Array1<F>) -> Self {
-        Self { weights: Weights::Units, norm: Norm::L2, along: vec![(out_axis, scores)], map: None }
+        Self {
+            weights: Weights::Units,
+            norm: Norm::L2,
+            along: vec![(out_axis, scores)],
+            map: None,
+            surgery: None,
+        }
     }
 
     /// Another norm for slices.
@@ -75,6 +90,15 @@ impl<F: Element> Score<F> {
     /// A score for each position of the output map, [units, positions…].
     pub fn with_map(self, out_axis: usize, map: ArrayD<F>) -> Self {
         Self { map: Some((out_axis, map)), ..self }
+    }
+
+    pub(crate) fn with_surgery(self, surgery: Surgery) -> Self {
+        Self { surgery: Some(Arc::new(surgery)), ..self }
+    }
+
+    /// What [`BrainSurgeon`](crate::importance::BrainSurgeon) knows of the layer beyond its scores.
+    pub(crate) fn surgery(&self) -> Option<&Surgery> {
+        self.surgery.as_deref()
     }
 
     /// The score of each position of the output map, where the criterion has that form.
@@ -201,6 +225,13 @@ impl<F: Element> Score<F> {
     /// The score of what stays of this layer after a cut.
     pub(crate) fn select(&self, name: &str, selection: &Selection) -> Self {
         let mut cut = self.clone();
+        // Its matrices are those of all inputs.
+        let is_cut = |axis| selection.kept(name, axis).is_some();
+        if let Some(surgery) = &self.surgery
+            && (0..surgery.axes).any(is_cut)
+        {
+            cut.surgery = None;
+        }
         if let Weights::Elements(scores) = &mut cut.weights {
             for axis in 0..scores.ndim() {
                 if let Some(kept) = selection.kept(name, axis) {

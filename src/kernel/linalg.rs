@@ -9,47 +9,62 @@ use crate::kernel::par;
 
 /// Columns factored or updated at a time.
 const BLOCK: usize = 64;
+/// Rows that one task updates.
+const ROWS: usize = 64;
 
 /// The lower factor L of A = L·Lᵀ; `None` when A is not positive definite.
 pub(crate) fn cholesky(a: Array2<f64>) -> Option<Array2<f64>> {
+    let mut l = cholesky_of_lower(a)?;
+    let n = l.nrows();
+    for (i, row) in l.as_slice_mut()?.chunks_exact_mut(n.max(1)).enumerate() {
+        row[i + 1..].fill(0.0);
+    }
+    Some(l)
+}
+
+/// As [`cholesky`], of a matrix of which only the lower triangle is read, and only that of the answer means anything.
+///
+/// Panels of [`BLOCK`] columns: the square on the diagonal is factored, the rows below are solved with it, and what is
+/// right of them takes its update, the last two in chunks of rows on all threads.
+pub(crate) fn cholesky_of_lower(a: Array2<f64>) -> Option<Array2<f64>> {
     // Panels are factored on slices of rows.
     let mut a = if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
     let n = a.nrows();
+    let all = a.as_slice_mut()?;
     for start in (0..n).step_by(BLOCK) {
         let end = (start + BLOCK).min(n);
-        factor_panel(&mut a, start, end)?;
-        if end == n {
-            break;
-        }
-        // Trailing update, lower triangle by block columns.
-        let panel = a
-            .slice_axis(Axis(0), Slice::from(end..n))
-            .slice_axis(Axis(1), Slice::from(start..end))
-            .to_owned();
-        for column in (end..n).step_by(BLOCK) {
-            let stop = (column + BLOCK).min(n);
-            let left = panel.slice_axis(Axis(0), Slice::from(column - end..));
-            let right = panel.slice_axis(Axis(0), Slice::from(column - end..stop - end));
-            let mut rest = a.slice_axis_mut(Axis(0), Slice::from(column..n));
-            let mut rest = rest.slice_axis_mut(Axis(1), Slice::from(column..stop));
+        let (above, below) = all.split_at_mut(end * n);
+        let square = &mut above[start * n..];
+        factor_square(square, n, start)?;
+        par::for_chunks_mut(below, ROWS * n, |_, rows| {
+            for row in rows.chunks_exact_mut(n) {
+                for (j, done) in (start..end).zip(square.chunks_exact(n)) {
+                    row[j] = (row[j] - dot(&row[start..j], &done[start..j])) / done[j];
+                }
+            }
+        });
+        let panel: Vec<f64> = below.chunks_exact(n).flat_map(|row| &row[start..end]).copied().collect();
+        let panel = ArrayView2::from_shape((n - end, end - start), &panel).ok()?;
+        par::for_chunks_mut(below, ROWS * n, |k, rows| {
+            // Up to the diagonal of the last row, and a little more.
+            let (first, count) = (k * ROWS, rows.len() / n);
+            let Ok(rows) = ArrayViewMut2::from_shape((count, n), rows) else { return };
+            let mut rest = rows;
+            rest.slice_axis_inplace(Axis(1), Slice::from(end..end + first + count));
+            let left = panel.slice_axis(Axis(0), Slice::from(first..first + count));
+            let right = panel.slice_axis(Axis(0), Slice::from(..first + count));
             general_mat_mul(-1.0, &left, &right.t(), 1.0, &mut rest);
-        }
-    }
-    for i in 0..n {
-        for j in i + 1..n {
-            a[[i, j]] = 0.0;
-        }
+        });
     }
     Some(a)
 }
 
-/// Factors columns start..end of all rows below, assuming earlier columns have been applied.
-fn factor_panel(a: &mut Array2<f64>, start: usize, end: usize) -> Option<()> {
-    let n = a.nrows();
-    let all = a.as_slice_mut()?;
-    for j in start..end {
-        let (above, below) = all.split_at_mut((j + 1) * n);
-        let row = &mut above[j * n..];
+/// Factors the square of rows of length n whose first column is `start`.
+fn factor_square(rows: &mut [f64], n: usize, start: usize) -> Option<()> {
+    for at in 0..rows.len() / n {
+        let j = start + at;
+        let (above, below) = rows.split_at_mut((at + 1) * n);
+        let row = &mut above[at * n..];
         let pivot = row[j] - square_sum(&row[start..j]);
         if pivot.is_nan() || pivot <= 0.0 {
             return None;
@@ -118,6 +133,16 @@ pub(crate) fn cholesky_solve_rows(l: &Array2<f64>, rows: &mut [f64]) {
             solve_upper(&part(l, start..end, start..end), &mut here);
         }
     });
+}
+
+/// The diagonal of A⁻¹, from L of A = L·Lᵀ: the squares of the columns of L⁻¹.
+pub(crate) fn inverse_diagonal(l: &Array2<f64>) -> Vec<f64> {
+    let n = l.nrows();
+    let mut inverse = Array2::<f64>::eye(n);
+    if let Some(rows) = inverse.as_slice_mut() {
+        cholesky_solve_rows(l, rows);
+    }
+    inverse.diag().to_vec()
 }
 
 fn part(l: &Array2<f64>, rows: Range<usize>, columns: Range<usize>) -> ArrayView2<'_, f64> {

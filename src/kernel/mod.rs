@@ -3,9 +3,11 @@
 //! Everything parallel goes through [`par`], whose chunks do not depend on the number of threads.
 
 pub(crate) mod bits;
+pub(crate) mod float;
 pub(crate) mod gather;
 pub(crate) mod linalg;
 pub(crate) mod minifloat;
+pub(crate) mod normal;
 pub(crate) mod pack;
 pub(crate) mod par;
 pub(crate) mod reduce;
@@ -13,3 +15,4 @@ pub(crate) mod round;
 pub(crate) mod sample;
 pub(crate) mod seed;
 pub(crate) mod select;
+pub(crate) mod sweep;

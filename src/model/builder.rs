@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayD;
 
-use crate::model::{Block, Coupling, CouplingBuilder, Geometry, Kind, Model, NormRole, Parameter, check};
+use crate::model::{
+    Block, Coupling, CouplingBuilder, Geometry, Kind, Model, NormRole, Parameter, Passage, check,
+};
 use crate::{Element, Error, Result};
 
 /// Collects parameters, couplings and blocks; [`build`](Self::build) checks them.
@@ -42,6 +44,10 @@ pub struct ModelBuilder<F> {
     couplings: Vec<CouplingBuilder>,
     /// couplings whose positions are known already
     coupled: Vec<Coupling>,
+    /// couplings for scales only
+    passages: Vec<CouplingBuilder>,
+    /// passages whose positions are known already
+    passing: Vec<Passage>,
     blocks: Vec<Block>,
     /// The first thing that was said of a parameter that is not there.
     unknown: Option<Error>,
@@ -53,6 +59,8 @@ impl<F> Default for ModelBuilder<F> {
             parameters: Vec::new(),
             couplings: Vec::new(),
             coupled: Vec::new(),
+            passages: Vec::new(),
+            passing: Vec::new(),
             blocks: Vec::new(),
             unknown: None,
         }
@@ -122,9 +130,22 @@ impl<F: Element> ModelBuilder<F> {
     }
 
     /// Adds a coupling whose positions are known.
-    #[cfg(feature = "onnx")]
     pub(crate) fn coupled(mut self, coupling: Coupling) -> Self {
         self.coupled.push(coupling);
+        self
+    }
+
+    /// Adds units through which scales may move, and that are not pruned: what lies behind a layer norm on a residual
+    /// stream. Output slots are what makes them, input slots what reads them; all of
+    /// [`homogeneous`](CouplingBuilder::homogeneous) holds.
+    pub fn passage(mut self, passage: CouplingBuilder) -> Self {
+        self.passages.push(passage);
+        self
+    }
+
+    /// Adds a passage whose positions are known.
+    pub(crate) fn passing(mut self, passage: Passage) -> Self {
+        self.passing.push(passage);
         self
     }
 
@@ -151,7 +172,8 @@ impl<F: Element> ModelBuilder<F> {
     /// A name that is used twice or is not there; an array that is empty, not finite or of a shape that its kind
     /// cannot have; a coupling that contradicts the shapes (the message names the two slots), overlaps another,
     /// cuts across the groups of a convolution or the gates of a recurrent cell, or cuts a weight's outputs and
-    /// not the bias or batch norm that belongs to it.
+    /// not the bias or batch norm that belongs to it; a homogeneous coupling or a passage through which no scale can
+    /// pass.
     pub fn build(self) -> Result<Model<F>> {
         if let Some(error) = self.unknown {
             return Err(error);
@@ -174,13 +196,19 @@ impl<F: Element> ModelBuilder<F> {
         check::groups(&couplings, find)?;
         check::gates(&couplings, find)?;
         check::followers(&self.parameters, &couplings)?;
+        let scaled = self.passages.into_iter().map(|c| c.build(find)).collect::<Result<Vec<_>>>()?;
+        let homogeneous = couplings.iter().filter(|c| c.is_homogeneous()).chain(&scaled);
+        let passages = homogeneous.map(|c| Passage::of(c, &self.parameters));
+        let mut passages: Vec<Passage> = passages.filter_map(Result::transpose).collect::<Result<_>>()?;
+        passages.extend(self.passing);
+        unique("passages", passages.iter().map(Passage::name))?;
         unique("blocks", self.blocks.iter().map(Block::name))?;
         for block in &self.blocks {
             if let Some(name) = block.names().find(|name| !names.contains(name)) {
                 return Err(Error::name(format!("block `{}`: there is no parameter `{name}`", block.name())));
             }
         }
-        Ok(Model::assemble(self.parameters, couplings, self.blocks))
+        Ok(Model::assemble(self.parameters, couplings, passages, self.blocks))
     }
 }
 

@@ -37,6 +37,7 @@ pub struct Coupling {
     name: String,
     size: usize,
     slots: Vec<CoupledSlot>,
+    homogeneous: bool,
 }
 
 /// A slot whose positions are known; [`Coupling`] shows one.
@@ -73,7 +74,7 @@ impl Coupling {
     /// Starts a coupling. Its size is that of the first slot that fills its axis, unless
     /// [`size`](CouplingBuilder::size) says it.
     pub fn builder(name: impl Into<String>) -> CouplingBuilder {
-        CouplingBuilder { name: name.into(), size: None, slots: Vec::new() }
+        CouplingBuilder { name: name.into(), size: None, slots: Vec::new(), homogeneous: false }
     }
 
     /// Its name.
@@ -91,8 +92,14 @@ impl Coupling {
         &self.slots
     }
 
-    pub(crate) fn from_parts(name: String, size: usize, slots: Vec<CoupledSlot>) -> Self {
-        Self { name, size, slots }
+    /// Whether a unit that is made s times as large (s > 0) is s times as large where it is read: see
+    /// [`CouplingBuilder::homogeneous`].
+    pub fn is_homogeneous(&self) -> bool {
+        self.homogeneous
+    }
+
+    pub(crate) fn from_parts(name: String, size: usize, slots: Vec<CoupledSlot>, homogeneous: bool) -> Self {
+        Self { name, size, slots, homogeneous }
     }
 }
 
@@ -118,12 +125,25 @@ pub struct CouplingBuilder {
     name: String,
     size: Option<usize>,
     slots: Vec<Slot>,
+    homogeneous: bool,
 }
 
 impl CouplingBuilder {
     /// Says the size, where no slot fills its axis.
     pub fn size(self, size: usize) -> Self {
         Self { size: Some(size), ..self }
+    }
+
+    /// Says that between where units are made and where they are read lies nothing but what a positive factor passes
+    /// through: nothing at all, `ReLU`, leaky `ReLU`, pooling, reshaping, sums of units that are made alike. Only then
+    /// may scales move through the coupling ([`rescale`](crate::rescale)); the model then has a
+    /// [`Passage`](crate::model::Passage) of its name.
+    ///
+    /// The batch norm that directly follows a weight takes the factor in its scale and shift, and the weight stays. A
+    /// convolution whose whole groups are units (a depthwise one) hands on what it gets. Hidden units of a recurrent
+    /// cell let no factor through, and make an error when the model is built.
+    pub fn homogeneous(self) -> Self {
+        Self { homogeneous: true, ..self }
     }
 
     /// Adds a slot.
@@ -178,7 +198,7 @@ impl CouplingBuilder {
             let positions = slot.positions(size, len).ok_or_else(mismatch)?;
             slots.push(CoupledSlot { parameter: slot.parameter.clone(), axis, positions });
         }
-        Ok(Coupling { name: self.name, size, slots })
+        Ok(Coupling { name: self.name, size, slots, homogeneous: self.homogeneous })
     }
 
     /// The size of the space, and who said it.

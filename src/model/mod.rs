@@ -8,9 +8,11 @@ mod coupling;
 pub(crate) mod geometry;
 mod mask;
 mod parameter;
+mod passage;
 mod pattern;
 mod select;
 mod slot;
+mod sparsity;
 
 use std::collections::HashMap;
 
@@ -22,9 +24,11 @@ pub use coupling::{CoupledSlot, Coupling, CouplingBuilder};
 pub use geometry::Geometry;
 pub use mask::Mask;
 pub use parameter::{Kind, NormRole, Parameter};
+pub use passage::Passage;
 pub use pattern::Pattern;
 pub use select::Selection;
 pub use slot::Slot;
+pub use sparsity::Sparsity;
 
 /// A network's parameters, with what binds them together.
 ///
@@ -54,6 +58,7 @@ pub struct Model<F> {
     parameters: Vec<Parameter<F>>,
     index: HashMap<String, usize>,
     couplings: Vec<Coupling>,
+    passages: Vec<Passage>,
     blocks: Vec<Block>,
 }
 
@@ -100,6 +105,20 @@ impl<F: Element> Model<F> {
             .iter()
             .find(|c| c.name() == name)
             .ok_or_else(|| Error::name(format!("the model has no coupling `{name}`")))
+    }
+
+    /// Where scales may move.
+    pub fn passages(&self) -> &[Passage] {
+        &self.passages
+    }
+
+    /// The passage of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Name`](crate::ErrorKind::Name) when there is none.
+    pub fn passage(&self, name: &str) -> Result<&Passage> {
+        let found = self.passages.iter().find(|p| p.name() == name);
+        found.ok_or_else(|| Error::name(format!("the model has no passage `{name}`")))
     }
 
     /// All blocks that can be removed whole.
@@ -178,8 +197,13 @@ impl<F: Element> Model<F> {
     }
 
     /// Assembles a model from parts that are known to fit.
-    fn assemble(parameters: Vec<Parameter<F>>, couplings: Vec<Coupling>, blocks: Vec<Block>) -> Self {
+    fn assemble(
+        parameters: Vec<Parameter<F>>,
+        couplings: Vec<Coupling>,
+        passages: Vec<Passage>,
+        blocks: Vec<Block>,
+    ) -> Self {
         let index = parameters.iter().enumerate().map(|(at, p)| (p.name().to_owned(), at)).collect();
-        Self { parameters, index, couplings, blocks }
+        Self { parameters, index, couplings, passages, blocks }
     }
 }

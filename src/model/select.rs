@@ -150,7 +150,8 @@ impl<F: Element> Model<F> {
                 blocks.iter_mut().filter(|b| b.name() == block).for_each(|b| b.rename(shared, name));
             }
         }
-        Ok(Self::assemble(parameters, couplings, blocks))
+        let passages = self.passages.iter().filter_map(|p| p.cut(selection)).collect();
+        Ok(Self::assemble(parameters, couplings, passages, blocks))
     }
 }
 
@@ -179,7 +180,7 @@ fn cut_coupling(coupling: &Coupling, selection: &Selection) -> Option<Coupling> 
         }
     }
     let name = coupling.name().to_owned();
-    (!slots.is_empty()).then(|| Coupling::from_parts(name, indices.len(), slots))
+    (!slots.is_empty()).then(|| Coupling::from_parts(name, indices.len(), slots, coupling.is_homogeneous()))
 }
 
 /// The parameter without the positions that go; a convolution's group count follows its filters.

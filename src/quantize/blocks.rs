@@ -76,6 +76,13 @@ impl Blocks {
         self.inner == 1 && self.scales == self.outer * self.len.div_ceil(self.size)
     }
 
+    /// The scale of a weight, by its flat index.
+    pub(crate) fn scale_of(self, index: usize) -> usize {
+        let row = self.len * self.inner;
+        let block = index / row * self.len.div_ceil(self.size) + index % row / self.inner / self.size;
+        (block * self.inner + index % self.inner) % self.scales
+    }
+
     /// Calls `f` with the segments of a range of flat indices, in order.
     pub(crate) fn segments(self, range: Range<usize>, mut f: impl FnMut(Segment)) {
         let (row, blocks) = (self.len * self.inner, self.len.div_ceil(self.size));
@@ -150,6 +157,7 @@ mod tests {
                     let expected: Vec<_> = range.map(|i| (i, plain(shape, scope, i))).collect();
                     assert_eq!(seen, expected, "{shape:?} {scope}");
                 }
+                assert!((0..n).all(|i| blocks.scale_of(i) == plain(shape, scope, i)), "{shape:?} {scope}");
                 for scale in 0..blocks.scales {
                     let indices: Vec<usize> = blocks.runs(scale).flatten().collect();
                     let expected: Vec<usize> = (0..n).filter(|&i| plain(shape, scope, i) == scale).collect();

@@ -100,6 +100,31 @@ pub(crate) fn with_fits<F: Element>(values: &[F], blocks: Blocks, grid: Grid, fi
     Encoded { bytes, fits, nonzero }
 }
 
+/// Packs codes of a byte each.
+pub(crate) fn packed(codes: &[u8], blocks: Blocks, grid: Grid, fits: Vec<Fit>) -> Encoded {
+    let bits = grid.bits.get();
+    let mut bytes = vec![0; pack::len(codes.len(), bits).unwrap_or(0)];
+    par::zip_chunks_mut(codes, CHUNK, &mut bytes, CHUNK / 8 * bits as usize, |_, codes, bytes| {
+        u8::pack(codes, bits, bytes);
+    });
+    let nonzero = par::map_chunks(codes, CHUNK, |k, codes| {
+        let (start, mut nonzero) = (k * CHUNK, 0);
+        blocks.segments(start..start + codes.len(), |segment| match segment {
+            Segment::One(range, at) => {
+                let codes = &codes[range.start - start..range.end - start];
+                nonzero += round::count_other(codes, fits[at].zero);
+            }
+            Segment::Each(range, at) => {
+                let codes = &codes[range.start - start..range.end - start];
+                nonzero += codes.iter().zip(&fits[at..]).filter(|(code, fit)| **code != fit.zero).count();
+            }
+        });
+        nonzero
+    });
+    let nonzero = nonzero.into_iter().sum();
+    Encoded { bytes, fits, nonzero }
+}
+
 /// Lets `f` write codes: straight into the bytes when a code is one, else beside them, to be packed.
 fn with_codes(
     n: usize,

@@ -8,7 +8,7 @@ use crate::{Element, Kind, Parameter};
 pub(crate) enum Grain {
     Model,
     Tensor,
-    /// The output axis.
+    /// The output axis; for an embedding its entries.
     Channel,
     Axis(usize),
     Group(GroupSize),
@@ -19,6 +19,10 @@ impl Grain {
         match self {
             Self::Model => Scope::Model,
             Self::Tensor => Scope::Tensor,
+            // What a lookup reads is one entry.
+            Self::Channel if *parameter.kind() == Kind::Embedding => {
+                Scope::Channel { axis: 1 - parameter.out_axis().min(1) }
+            }
             Self::Channel => Scope::Channel { axis: parameter.out_axis() },
             Self::Axis(axis) => Scope::Channel { axis },
             Self::Group(size) => Scope::Group { size, axis: group_axis(parameter) },

@@ -7,6 +7,7 @@ use crate::kernel::pack;
 use crate::kernel::par::{self, CHUNK};
 use crate::model::Mask;
 use crate::quantize::blocks::Blocks;
+use crate::quantize::outcome::Aside;
 use crate::quantize::{QuantizedTensor, ScaleType, Scheme, Symmetry};
 use crate::{Error, Result};
 
@@ -172,7 +173,15 @@ fn read(shape: &[usize], scheme: Scheme, parts: &[Part<'_>]) -> Why<QuantizedTen
     } else if find(parts, "zero_points").is_some() {
         return Err("part `zero_points` of a scheme that has none".into());
     }
-    let tensor = QuantizedTensor { shape: shape.to_vec(), scheme, support, planes, scales, zero_points };
+    let tensor = QuantizedTensor {
+        shape: shape.to_vec(),
+        scheme,
+        support,
+        planes,
+        scales,
+        zero_points,
+        outcome: Aside::default(),
+    };
     check_reach(&tensor)?;
     check_codes(&tensor, stored)?;
     Ok(tensor)

@@ -25,7 +25,8 @@ pub enum Scope {
     /// All weights at one position of an axis.
     #[non_exhaustive]
     Channel {
-        /// The axis; [`Uniform`](crate::quantize::Uniform) takes the parameter's output axis.
+        /// The axis; [`Uniform`](crate::quantize::Uniform) takes the parameter's output axis, and
+        /// the entries of an embedding.
         axis: usize,
     },
     /// Runs of `size` weights; the last run may be short.

@@ -8,8 +8,9 @@ use crate::kernel::bits::{self, WORD};
 use crate::kernel::pack::{self, Code};
 use crate::kernel::par::{self, CHUNK};
 use crate::model::Mask;
-use crate::quantize::Scheme;
 use crate::quantize::blocks::{Blocks, Segment};
+use crate::quantize::outcome::Aside;
+use crate::quantize::{Outcome, Scheme};
 use crate::{Element, Error, Result};
 
 /// A weight in codes, with the scales and zero points that give it back.
@@ -50,6 +51,8 @@ pub struct QuantizedTensor {
     /// Scales of each block; all blocks of the first plane, then of the next.
     pub(super) scales: Vec<f32>,
     pub(super) zero_points: Vec<u8>,
+    /// How it came to be.
+    pub(super) outcome: Aside<Option<Outcome>>,
 }
 
 /// Decodes the chunk of this number.
@@ -91,6 +94,16 @@ impl QuantizedTensor {
     /// The code of 0 in each block, in the order of the scales; `None` unless the scheme is affine.
     pub fn zero_points(&self) -> Option<&[u8]> {
         self.scheme.has_zero_points().then_some(&*self.zero_points)
+    }
+
+    /// How its rounding was learned; `None` for methods that learn nothing, and after loading. It is no part of a file
+    /// nor of equality.
+    pub fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.0.as_ref()
+    }
+
+    pub(super) fn with_outcome(self, outcome: Outcome) -> Self {
+        Self { outcome: Aside(Some(outcome)), ..self }
     }
 
     /// Which elements have codes; `None` when all do.
@@ -176,7 +189,8 @@ impl QuantizedTensor {
         zero_points: Vec<u8>,
         nonzero: usize,
     ) -> Self {
-        let dense = Self { shape: shape.to_vec(), scheme, support: None, planes, scales, zero_points };
+        let (shape, outcome) = (shape.to_vec(), Aside::default());
+        let dense = Self { shape, scheme, support: None, planes, scales, zero_points, outcome };
         let sizes = |n: usize| -> Option<usize> {
             dense.scheme.plane_bits().iter().map(|&bits| pack::len(n, bits)).sum()
         };

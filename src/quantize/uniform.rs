@@ -2,16 +2,20 @@
 
 use std::borrow::Cow;
 
+use crate::evidence::objective::Objective;
+use crate::kernel::pack::Code;
 use crate::kernel::{par, reduce};
 use crate::quantize::blocks::Blocks;
+use crate::quantize::carry;
 use crate::quantize::encode::{self, Encoded};
+use crate::quantize::gptq;
 use crate::quantize::grain::Grain;
 use crate::quantize::grid::{Fit, Grid};
 use crate::quantize::ranges::{Columns, Importance, Piece};
 use crate::quantize::{
-    Bits, GroupSize, QuantizedTensor, Quantizer, Range, ScaleType, Scheme, Scope, Symmetry,
+    Bits, GroupSize, Outcome, QuantizedTensor, Quantizer, Range, Rounding, ScaleType, Scheme, Scope, Symmetry,
 };
-use crate::{Element, Error, Evidence, Layer, Model, Parameter, Result};
+use crate::{Element, Error, Evidence, Kind, Layer, Model, Needs, Parameter, Result};
 
 /// Integers of one step size: w ≈ scale · (code − zero point), each block of weights with a scale of its own.
 ///
@@ -21,7 +25,8 @@ use crate::{Element, Error, Evidence, Layer, Model, Parameter, Result};
 /// neighbouring ones decode alike, that is taken which comes back when the decoded weights are quantized again.
 /// A block whose scale would be below the smallest normal f32 gets scale 1 and codes of 0.
 ///
-/// Defaults: symmetric, per channel (the parameter's output axis), [`Range::MinMax`], f32 scales.
+/// Defaults: symmetric, per channel (the parameter's output axis; an embedding's entries), [`Range::MinMax`], f32
+/// scales, rounded to nearest.
 ///
 /// Jacob et al.: Quantization and training of neural networks for efficient integer-arithmetic-only inference
 /// (2018).
@@ -50,6 +55,7 @@ pub struct Uniform {
     grain: Grain,
     range: Range,
     scales: ScaleType,
+    rounding: Rounding,
 }
 
 impl Uniform {
@@ -61,6 +67,7 @@ impl Uniform {
             grain: Grain::Channel,
             range: Range::MinMax,
             scales: ScaleType::F32,
+            rounding: Rounding::Nearest,
         }
     }
 
@@ -84,7 +91,7 @@ impl Uniform {
         Self { grain: Grain::Tensor, ..self }
     }
 
-    /// One scale for each position of the parameter's output axis (default).
+    /// One scale for each position of the parameter's output axis, for an embedding one for each entry (default).
     pub fn per_channel(self) -> Self {
         Self { grain: Grain::Channel, ..self }
     }
@@ -134,6 +141,15 @@ impl Uniform {
         Self { scales: ScaleType::F16, ..self }
     }
 
+    /// How weights are rounded within the range (default: to nearest); [`Gptq`](crate::quantize::Gptq) learns it.
+    pub fn rounding(self, rounding: impl Into<Rounding>) -> Self {
+        Self { rounding: rounding.into(), ..self }
+    }
+
+    pub(super) fn is_per_model(&self) -> bool {
+        self.grain == Grain::Model
+    }
+
     fn grid(&self) -> Grid {
         Grid { bits: self.bits, symmetry: self.symmetry, scales: self.scales }
     }
@@ -180,6 +196,42 @@ impl Uniform {
         if self.range == Range::Mse { Columns::of(layer) } else { Ok(None) }
     }
 
+    /// The settings for a layer: what nobody is known to read is rounded for its own sake.
+    fn of<F: Element>(&self, layer: &Layer<'_, F>) -> Self {
+        if self.rounding == Rounding::Nearest || !is_unread(layer) {
+            return *self;
+        }
+        Self { range: Range::Mse, ..*self }
+    }
+
+    /// Learns the rounding of what is rounded to nearest, where that is asked for.
+    fn round<F: Element>(
+        &self,
+        layer: &Layer<'_, F>,
+        scope: Scope,
+        blocks: Blocks,
+        encoded: Encoded,
+    ) -> Result<QuantizedTensor> {
+        let parameter = layer.parameter();
+        let Rounding::Gptq(gptq) = self.rounding else { return Ok(self.wrap(parameter, scope, encoded)) };
+        if is_unread(layer) {
+            let note = "no coupling says which weights read it: rounded to nearest, range by squared error";
+            let outcome = Outcome { notes: vec![note.into()], ..Outcome::default() };
+            return Ok(self.wrap(parameter, scope, encoded).with_outcome(outcome));
+        }
+        let gptq = if *parameter.kind() == Kind::Embedding { gptq.whole() } else { gptq };
+        let objective = Objective::of(layer, gptq.is_centred())?;
+        let (grid, values, range) = (self.grid(), parameter.values(), self.range);
+        let mut codes = vec![0; values.len()];
+        u8::unpack(&encoded.bytes, self.bits.get(), &mut codes);
+        gptq.check(parameter, objective.rows.width)?;
+        let taps = parameter.taps();
+        let start = gptq::Start { values, taps, grid, blocks, range, codes, fits: encoded.fits };
+        let gptq::Learned { codes, fits, outcome } = gptq::learn(gptq, &objective, start);
+        let encoded = encode::packed(&codes, blocks, grid, fits);
+        Ok(self.wrap(parameter, scope, encoded).with_outcome(outcome))
+    }
+
     fn wrap<F: Element>(&self, parameter: &Parameter<F>, scope: Scope, encoded: Encoded) -> QuantizedTensor {
         let Encoded { bytes, fits, nonzero } = encoded;
         let zero_points = match self.symmetry {
@@ -202,8 +254,9 @@ impl<F: Element> Quantizer<F> for Uniform {
                 "{context}: one scale for the whole model takes all its layers: use `quantize_model`"
             )));
         }
-        let encoded = Blocks::new(parameter.shape(), scope).and_then(|blocks| self.encode(layer, blocks));
-        Ok(self.wrap(parameter, scope, encoded.map_err(|error| error.context(&context))?))
+        let blocks = Blocks::new(parameter.shape(), scope).map_err(|error| error.context(&context))?;
+        let encoded = self.of(layer).encode(layer, blocks).map_err(|error| error.context(&context))?;
+        self.round(layer, scope, blocks, encoded)
     }
 
     fn quantize_model(
@@ -211,10 +264,15 @@ impl<F: Element> Quantizer<F> for Uniform {
         model: &Model<F>,
         evidence: &Evidence<F>,
     ) -> Result<Vec<(String, QuantizedTensor)>> {
+        if let Rounding::Gptq(gptq) = self.rounding
+            && !self.is_per_model()
+        {
+            return carry::quantize_model(model, evidence, gptq.is_centred(), |layer| self.quantize(layer));
+        }
         let layers: Result<Vec<Layer<'_, F>>> =
             model.weights().map(|p| evidence.layer(model, p.name())).collect();
         let layers = layers?;
-        if self.grain != Grain::Model {
+        if !self.is_per_model() {
             let one = |layer: &Layer<'_, F>| Ok((layer.name().to_owned(), self.quantize(layer)?));
             return layers.iter().map(one).collect();
         }
@@ -230,14 +288,23 @@ impl<F: Element> Quantizer<F> for Uniform {
             let parameter = layer.parameter();
             let blocks = Blocks::new(parameter.shape(), Scope::Model)?;
             let encoded = encode::with_fits(parameter.values(), blocks, self.grid(), vec![fit]);
-            Ok((layer.name().to_owned(), self.wrap(parameter, Scope::Model, encoded)))
+            Ok((layer.name().to_owned(), self.round(layer, Scope::Model, blocks, encoded)?))
         };
         layers.iter().map(one).collect()
+    }
+
+    fn needs(&self) -> Needs {
+        self.rounding.needs()
     }
 
     fn check(&self) -> Result<()> {
         self.scheme(Scope::Tensor).check()
     }
+}
+
+/// Whether it is an embedding of which no coupling says what reads it.
+fn is_unread<F: Element>(layer: &Layer<'_, F>) -> bool {
+    *layer.parameter().kind() == Kind::Embedding && layer.readers_gram().is_none()
 }
 
 fn piece<'a, F: Element>(values: &'a [F], columns: Option<&'a Columns<F>>, start: usize) -> Piece<'a, F> {

@@ -1,9 +1,9 @@
 //! The weights that stay are solved again.
 
 use crate::evidence::Inputs;
+use crate::kernel::normal::Normal;
 use crate::kernel::par;
 use crate::recover::columns::{Columns, Constant, centred, dot};
-use crate::recover::normal::Normal;
 use crate::recover::{Recovery, Removal};
 use crate::{Element, Error, Layer, Model, Needs, Result};
 

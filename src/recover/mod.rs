@@ -1,11 +1,12 @@
 //! Accuracy given back without training.
 
 mod batch_norm;
+mod bias;
 pub(crate) mod columns;
 mod least_squares;
 mod mean_fold;
-pub(crate) mod normal;
 mod nothing;
+mod sparse_gpt;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +16,10 @@ use crate::prune::{Plan, Then};
 use crate::{Element, Evidence, Model, Needs, Result};
 
 pub use batch_norm::BatchNorm;
+pub use bias::correct_bias;
 pub use least_squares::LeastSquares;
 pub use mean_fold::MeanFold;
+pub use sparse_gpt::SparseGpt;
 
 /// What was cut: the model before, the plan, and the evidence about that model.
 #[derive(Clone, Copy, Debug)]

@@ -38,6 +38,7 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 #[command(after_help = COMPRESS_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Compress {
     /// An .onnx, .safetensors or .npz file
     pub(crate) model: PathBuf,
@@ -45,27 +46,49 @@ pub(crate) struct Compress {
     #[arg(short, long, value_name = "OUT", required_unless_present = "plan")]
     pub(crate) output: Option<PathBuf>,
 
-    /// What goes, in this order (repeatable): channel=0.5, unstructured=0.9, n-of-m=2:4, tiles=0.5,size=4x4,
-    /// feature-map=0.25, modules=2 (blocks) or modules=0.25; options follow, separated by commas
+    /// What goes, in this order (repeatable): channel=0.5, unstructured=0.9, n-of-m=2:4 (or 2:4), sparsegpt=0.5,
+    /// sparsegpt=2:4, tiles=0.5,size=4x4, feature-map=0.25, modules=2 (blocks) or modules=0.25; options follow, separated
+    /// by commas
     #[arg(long, value_name = "KIND=AMOUNT", help_heading = "Stages")]
     pub(crate) prune: Vec<Prune>,
     /// What says how much a weight or unit matters: l0, l1, l2, linf, std-dev, random; with --calibration
-    /// max-activation, std-dev-activations, total-confidence, wanda, subset; with --snapshot gradient-compare,
-    /// gradient-compare:movement, gradient-compare:growth
-    #[arg(long, value_name = "NAME", default_value = "l2", help_heading = "Stages")]
-    pub(crate) importance: Criterion,
+    /// max-activation, std-dev-activations, total-confidence, wanda, subset, brain-surgeon; with --snapshot
+    /// gradient-compare, gradient-compare:movement, gradient-compare:growth [default: brain-surgeon for sparsegpt, else
+    /// l2]
+    #[arg(long = "importance", value_name = "NAME", help_heading = "Stages")]
+    pub(crate) criterion: Option<Criterion>,
     /// Gives accuracy back without training, from calibration inputs (repeatable, in this order)
     #[arg(long, value_name = "NAME", value_enum, requires = "prune", help_heading = "Stages")]
     pub(crate) recover: Vec<Give>,
-    /// Stores weights in few bits: uniform:8:channel, uniform:8:tensor, uniform:4:group:32, f16, bf16,
-    /// planes:2+2+4:channel, fixed:2.5, f8-e4m3, f8-e5m2; options follow, separated by commas
+    /// Stores weights in few bits: uniform:8:channel, uniform:8:tensor, uniform:4:g32; with --calibration
+    /// gptq:4:channel, gptq:4:g128, distill:4:channel, distill:4:channel:adversarial; f16, bf16,
+    /// multi-scale:2+2+4:channel, fixed:2.5, f8-e4m3, f8-e5m2; options follow, separated by commas
     #[arg(long, value_name = "SCHEME", help_heading = "Stages")]
     pub(crate) quantize: Option<Quantize>,
+    /// Before codes, evens out the ranges of units between the weights that make and that read them (cross-layer
+    /// equalization)
+    #[arg(long, requires = "quantize", help_heading = "Stages")]
+    pub(crate) equalize: bool,
+    /// Before codes, moves a part of the size of activations into the weights that read them (SmoothQuant): 0.5 unless
+    /// said
+    #[arg(long, value_name = "ALPHA", num_args = 0..=1, require_equals = true, default_missing_value = "0.5",
+          value_parser = alpha, requires = "quantize", help_heading = "Stages")]
+    pub(crate) smooth: Option<f64>,
+    /// Before codes, scales up the weights that read large activations, by as much as leaves the least error (AWQ)
+    #[arg(long, requires = "quantize", help_heading = "Stages")]
+    pub(crate) awq: bool,
+    /// After codes, lets biases take what rounding changed in mean outputs; gptq and distill then leave that to them
+    #[arg(long, requires = "quantize", help_heading = "Stages")]
+    pub(crate) correct_bias: bool,
 
     /// Typical inputs of an ONNX model, a few hundred samples: an .npz file of one array for each input, or an .npy
     /// file for the only input
     #[arg(long, value_name = "INPUTS", help_heading = "Evidence")]
     pub(crate) calibration: Option<PathBuf>,
+    /// The most memory that Gram matrices of layers may take, as in 512M or 16G; more is an error before the run
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = memory, requires = "calibration",
+          help_heading = "Evidence")]
+    pub(crate) memory: u64,
     /// The model as it was earlier in training, for --importance gradient-compare
     #[arg(long, value_name = "MODEL", help_heading = "Evidence")]
     pub(crate) snapshot: Option<PathBuf>,
@@ -103,6 +126,34 @@ pub(crate) struct Compress {
     /// model has threads of its own: `RTEN_NUM_THREADS` in the environment
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Output")]
     pub(crate) threads: Option<u16>,
+}
+
+impl Compress {
+    /// What ranks weights and units.
+    pub(crate) fn importance(&self) -> Criterion {
+        let surgeon = self.prune.iter().any(Prune::is_sparse_gpt);
+        self.criterion.unwrap_or(if surgeon { Criterion::BrainSurgeon } else { Criterion::L2 })
+    }
+
+    /// What gives accuracy back: what was asked for, after what belongs to a pruner.
+    pub(crate) fn recoveries(&self) -> Vec<Give> {
+        let own = self.prune.iter().any(Prune::is_sparse_gpt).then_some(Give::SparseGpt);
+        let asked = self.recover.iter().copied().filter(|&give| Some(give) != own);
+        own.into_iter().chain(asked).collect()
+    }
+
+    /// Stages that read what passes through the network and cannot do without.
+    pub(crate) fn readers(&self) -> Vec<String> {
+        let criterion = (!self.prune.is_empty() && self.importance().needs_calibration())
+            .then(|| format!("--importance {}", self.importance()));
+        let prune = self.prune.iter().filter(|p| p.needs_calibration()).map(|p| format!("--prune {p}"));
+        let recover = self.recover.iter().map(|give| format!("--recover {give}"));
+        let quantize = self.quantize.iter().filter(|q| q.learns()).map(|q| format!("--quantize {q}"));
+        let flags =
+            [(self.awq, "--awq"), (self.smooth.is_some(), "--smooth"), (self.correct_bias, "--correct-bias")];
+        let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
+        prune.chain(criterion).chain(recover).chain(quantize).chain(flags).collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +210,19 @@ fn sizes(text: &str) -> spell::Parsed<(String, Vec<usize>)> {
     Ok((name.to_owned(), dims))
 }
 
+fn alpha(text: &str) -> spell::Parsed<f64> {
+    let alpha = text.parse().ok().filter(|alpha| (0.0..=1.0).contains(alpha));
+    alpha.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
+}
+
+fn memory(text: &str) -> spell::Parsed<u64> {
+    let units = [("K", 10), ("M", 20), ("G", 30), ("T", 40)];
+    let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (digits, shift) = unit.unwrap_or((text, 0));
+    let bytes = digits.parse::<u64>().ok().filter(|&n| n > 0).and_then(|n| n.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "it should be bytes, or K, M, G or T of them, as in 16G".to_owned())
+}
+
 const TOOL_HELP: &str = "\
 Examples:
   niwaki inspect model.onnx
@@ -185,6 +249,10 @@ With inputs that the model would see (numpy.savez('inputs.npz', image=images)), 
 Weights in 8 bits, nothing pruned:
   niwaki compress model.onnx -o small.onnx --quantize uniform:8:channel
 
+Weights in 4 bits with learned rounding, and the same with half of them 0, chosen in one sweep:
+  niwaki compress model.onnx -o small.onnx --calibration inputs.npz --quantize gptq:4:channel,mse --correct-bias
+  niwaki compress model.onnx -o small.onnx --calibration inputs.npz --quantize gptq:4:channel,mse,sparsity=0.5
+
 Several pruners, one after the other; the first convolution keeps its channels:
   niwaki compress model.onnx -o small.onnx --prune channel=0.3,round-to=8 --prune n-of-m=2:4 --keep conv1.weight
 
@@ -194,6 +262,7 @@ Arrays without a graph: single weights, N:M, tiles, fewer bits:
 Options of --prune, after the amount:
   channel       scope=layer|global  round-to=N  min-units=N  max-sparsity=S  set=COUPLING:S
   unstructured  scope=layer|global|row  ends  set=WEIGHT:S
+  sparsegpt     ends  set=WEIGHT:S
   tiles         size=ROWSxCOLS (4x4)  pool=norm|mean|max  scope=layer|global|row  ends  set=WEIGHT:S
   n-of-m        axis=N  ends
   feature-map   set=WEIGHT:S
@@ -201,8 +270,11 @@ Options of --prune, after the amount:
 `ends` lets the first and the last weight take part, `set` gives one (or what `re:…` matches) its own sparsity.
 
 Options of --quantize, after the scheme:
-  uniform       affine  mse | entropy | percentile=99.9  f16-scales  keep=WEIGHT
-  planes        refitted  f16-scales  keep=WEIGHT
+  uniform       affine  mse | hqq | entropy | percentile=99.9  f16-scales  keep=WEIGHT
+  gptq          those of uniform, and  damp=0.01  act-order  static-groups  search  polish=ROUNDS
+                sparsity=S | n-of-m=2:4  block=128
+  distill       those of uniform, and  damp=0.01  steps=400
+  multi-scale   refitted  f16-scales  keep=WEIGHT
   f16 …         saturate  keep=WEIGHT
 `keep` leaves a weight as it is.
 

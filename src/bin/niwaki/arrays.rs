@@ -7,6 +7,7 @@ use niwaki::Result;
 use niwaki::format::npz;
 
 use crate::args::Compress;
+use crate::chosen::Notes;
 use crate::compress::tell;
 use crate::files::{self, Format};
 use crate::out;
@@ -15,7 +16,8 @@ use crate::summary::{Files, Summary};
 
 pub(crate) fn compress(args: &Compress, format: Format, start: Instant) -> Result<()> {
     let model = files::read_arrays(&args.model, format, args.quiet)?;
-    let stages = stages(args, &model, Vec::new())?;
+    let notes = Notes::default();
+    let stages = stages(args, &model, Vec::new(), &notes)?;
     let mut evidence = stages.evidence(&model);
     if let Some(snapshot) = &args.snapshot {
         let earlier = files::read_arrays(snapshot, Format::of(snapshot)?, true)?;
@@ -48,5 +50,5 @@ pub(crate) fn compress(args: &Compress, format: Format, start: Instant) -> Resul
         _ => compressed.save(output)?,
     });
     files.seconds = start.elapsed().as_secs_f64();
-    tell(args, "", &summary.made(&compressed), &files)
+    tell(args, "", &summary.made(&compressed, &notes.all()), &files)
 }

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use niwaki::onnx::{self, Graph, Inputs, Observer, Traced};
 use niwaki::prune::Plan;
+use niwaki::recover::SparseGpt;
 use niwaki::{Error, ErrorKind, Evidence, Result};
 
 use crate::args::{Compress, Trace};
+use crate::chosen::{Notes, coded};
 use crate::compress::tell;
 use crate::files::{self, Format};
 use crate::out;
@@ -56,7 +58,8 @@ pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
     let traced = traced(&args.model, &args.trace)?;
     let inputs = args.calibration.as_deref().map(read_inputs).transpose()?;
     let model = traced.model();
-    let stages = stages(args, model, recoveries(args, &traced, inputs.as_ref()))?;
+    let notes = Notes::default();
+    let stages = stages(args, model, recoveries(args, &traced, inputs.as_ref()), &notes)?;
     let mut evidence = stages.evidence(model);
     if let Some(snapshot) = &args.snapshot {
         let earlier = self::traced(snapshot, &args.trace)?;
@@ -75,7 +78,8 @@ pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
     let mut head = before(args, &traced);
     match &args.output {
         Some(output) if !args.plan => {
-            let summary = write(args, output, &traced, (&stages, &plan, &evidence), summary, &mut files)?;
+            let summary =
+                write(args, output, &traced, (&stages, &plan, &evidence), (summary, &notes), &mut files)?;
             files.seconds = start.elapsed().as_secs_f64();
             tell(args, &head, &summary, &files)
         }
@@ -92,7 +96,7 @@ fn write(
     output: &Path,
     traced: &Traced,
     (stages, plan, evidence): (&Stages<'_>, &Plan, &Evidence<f32>),
-    summary: Summary,
+    (summary, notes): (Summary, &Notes),
     files: &mut Files,
 ) -> Result<Summary> {
     let compressed = stages.compress_by(plan, traced.model(), evidence)?;
@@ -109,7 +113,7 @@ fn write(
         traced.apply(plan, &compressed.decode()?)?
     };
     files.after = Some(graph.write(output)?);
-    Ok(summary.made(&compressed))
+    Ok(summary.made(&compressed, &notes.all()))
 }
 
 /// The recoveries that options name; those that run the graph show their progress.
@@ -118,6 +122,7 @@ fn recoveries<'a>(args: &Compress, traced: &'a Traced, inputs: Option<&'a Inputs
         Some(match give {
             Give::MeanFold => Box::new(onnx::MeanFold::new(traced)),
             Give::BatchNorm => Box::new(onnx::BatchNorm::new(traced, inputs?)),
+            Give::SparseGpt => Box::new(SparseGpt::new()),
             Give::LeastSquares => {
                 let bar = Bar::new("recovering", args.quiet);
                 let recovery = onnx::LeastSquares::new(traced, inputs?);
@@ -125,7 +130,7 @@ fn recoveries<'a>(args: &Compress, traced: &'a Traced, inputs: Option<&'a Inputs
             }
         })
     };
-    args.recover.iter().filter_map(stage).collect()
+    args.recoveries().iter().filter_map(stage).collect()
 }
 
 /// Runs the model on the calibration inputs, if a stage reads what passes by.
@@ -136,22 +141,34 @@ fn observe(
     evidence: &mut Evidence<f32>,
 ) -> Result<()> {
     let Some(inputs) = inputs else { return Ok(()) };
-    let folds = args.recover.contains(&Give::MeanFold);
     let scores = !args.prune.is_empty();
-    let reads = folds
-        || scores && args.importance.reads_inputs()
-        || args.quantize.as_ref().is_some_and(spell::Quantize::reads_inputs);
-    let answers = scores && args.importance.reads_outputs();
-    let blocks = args.prune.iter().any(spell::Prune::needs_calibration);
-    if !(reads || answers || blocks) {
+    let learns = args.quantize.as_ref().is_some_and(spell::Quantize::reads_inputs);
+    let others = args.recoveries().iter().any(|give| matches!(give, Give::MeanFold | Give::SparseGpt))
+        || scores && args.importance().reads_inputs()
+        || args.awq
+        || args.smooth.is_some()
+        || args.correct_bias;
+    let answers = scores && args.importance().reads_outputs();
+    let blocks = args.prune.iter().any(spell::Prune::reads_blocks);
+    if !(learns || others || answers || blocks) {
         if args.recover.is_empty() {
             out::note(args.quiet, "no stage reads the calibration inputs");
         }
         return Ok(());
     }
     let bar = Bar::new("running the model", args.quiet);
-    let observer = Observer::new(traced).inputs(reads).outputs(answers).blocks(blocks);
-    observer.progress(|progress| bar.at(progress.done, progress.total)).run(inputs, evidence)
+    let mut observer = Observer::new(traced);
+    if let Some(quantize) = args.quantize.as_ref().filter(|_| learns && !(others || answers)) {
+        // Of weights that get no codes nobody asks.
+        observer = observer.layers(coded(quantize, traced.model())?);
+    }
+    let observer =
+        observer.inputs(learns || others).outputs(answers).blocks(blocks).memory_limit(args.memory);
+    let done = observer.progress(|progress| bar.at(progress.done, progress.total)).run(inputs, evidence);
+    done.map_err(|error| match error.kind() {
+        ErrorKind::Setting => error.context("--memory"),
+        _ => error,
+    })
 }
 
 /// Inputs from a file.

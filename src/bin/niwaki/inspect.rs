@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use niwaki::model::{CoupledSlot, Passage};
 use niwaki::onnx::{Dim, LayerInfo, Traced, ValueInfo};
 use niwaki::{Block, Coupling, Model, Result};
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ fn graph_text(path: &Path, bytes: u64, traced: &Traced, layers: &[LayerInfo]) ->
     let values = |what: &str, infos: Vec<ValueInfo>| {
         format!("{what} {}\n", infos.iter().map(value).collect::<Vec<_>>().join(", "))
     };
-    let mut parts = vec![head(path, bytes, model), macs];
+    let mut parts = vec![head(path, bytes, model), macs, passages_text(model)];
     parts.push(values("reads", traced.graph().inputs()));
     parts.push(values("gives", traced.graph().outputs()));
     let mut section = |title: &str, text: String| {
@@ -75,6 +76,17 @@ fn graph_text(path: &Path, bytes: u64, traced: &Traced, layers: &[LayerInfo]) ->
     section("Blocks that can go whole", model.blocks().iter().map(block).collect());
     section("Held: units that stay", frozen_text(traced));
     parts.concat()
+}
+
+/// How many passages there are, if any.
+fn passages_text(model: &Model<f32>) -> String {
+    match model.passages() {
+        [] => String::new(),
+        all => {
+            let units: usize = all.iter().map(Passage::size).sum();
+            format!("scales can move through {} passages of {} units\n", all.len(), number(units as u64))
+        }
+    }
 }
 
 /// A line for each weight; with `all`, for each parameter.
@@ -185,6 +197,13 @@ fn document(
             json!({"name": coupling.name(), "units": coupling.size(), "slots": slots.collect::<Vec<_>>()})
         })
         .collect();
+    let passage = |passage: &Passage| {
+        let names =
+            |slots: &[CoupledSlot]| slots.iter().map(|s| s.parameter().to_owned()).collect::<Vec<_>>();
+        let (makers, readers) = (names(passage.makers()), names(passage.readers()));
+        json!({"name": passage.name(), "units": passage.size(), "makers": makers, "readers": readers})
+    };
+    let passages: Vec<Value> = model.passages().iter().map(passage).collect();
     let blocks: Vec<Value> = model
         .blocks()
         .iter()
@@ -209,6 +228,7 @@ fn document(
         "outputs": graph.map(|(traced, _)| values(traced.graph().outputs())),
         "layers": parameters,
         "couplings": couplings,
+        "passages": passages,
         "blocks": blocks,
         "frozen": graph.map(|(traced, _)| frozen(traced)),
     })

@@ -5,11 +5,13 @@
 mod args;
 mod arrays;
 mod check;
+mod chosen;
 mod compare;
 mod compress;
 mod files;
 mod graph;
 mod inspect;
+mod learned;
 mod out;
 mod progress;
 mod spell;

@@ -2,20 +2,25 @@
 
 use niwaki::importance::Importance;
 use niwaki::prune::{Pruner, Then};
-use niwaki::quantize::{QuantizedTensor, Quantizer};
+use niwaki::quantize::Quantizer;
 use niwaki::recover::Recovery;
-use niwaki::{
-    Compressor, Error, ErrorKind, Evidence, Layer, Model, Needs, Nothing, Parameter, Pattern, Result,
-};
+use niwaki::rescale::{Awq, Equalize, Rescale, Smooth};
+use niwaki::{Compressor, Error, ErrorKind, Model, Nothing, Parameter, Pattern, Result};
 
 use crate::args::Compress;
-use crate::spell::Kept;
+use crate::chosen::{Chosen, Notes};
+use crate::spell::{Kept, Quantize};
 
 pub(crate) type BoxedRecovery<'a> = Box<dyn Recovery<f32> + 'a>;
-pub(crate) type Stages<'a> =
-    Compressor<Box<dyn Importance<f32>>, Box<dyn Pruner<f32>>, BoxedRecovery<'a>, Box<dyn Quantizer<f32>>>;
+pub(crate) type Stages<'a> = Compressor<
+    Box<dyn Importance<f32>>,
+    Box<dyn Pruner<f32>>,
+    BoxedRecovery<'a>,
+    Box<dyn Quantizer<f32>>,
+    Box<dyn Rescale<f32>>,
+>;
 
-/// All stages of a command line, for this model.
+/// All stages of a command line, for this model; `notes` takes what the quantizer does in place of what was asked for.
 ///
 /// # Errors
 /// A pattern that matches nothing, or a setting outside its range.
@@ -23,6 +28,7 @@ pub(crate) fn stages<'a>(
     args: &Compress,
     model: &Model<f32>,
     recoveries: Vec<BoxedRecovery<'a>>,
+    notes: &Notes,
 ) -> Result<Stages<'a>> {
     let kept = kept(&args.keep, model)?;
     let mut pruner: Option<Box<dyn Pruner<f32>>> = None;
@@ -39,19 +45,34 @@ pub(crate) fn stages<'a>(
     };
     let quantizer: Box<dyn Quantizer<f32>> = match &args.quantize {
         None => Box::new(Nothing),
-        Some(quantize) => {
-            let names = model.weights().map(Parameter::name).collect::<Vec<_>>();
-            let kept = matching(quantize.kept(), &names, "--quantize: keep")?;
-            Box::new(Except { quantizer: quantize.stage()?, kept })
-        }
+        Some(quantize) => Box::new(Chosen::new(quantize, args.correct_bias, model, notes)?),
     };
-    Compressor::builder()
-        .importance(args.importance.stage())
+    let stages = Compressor::builder()
+        .importance(args.importance().stage())
         .pruner(pruner.unwrap_or_else(|| Box::new(Nothing)))
         .recovery(recoveries.into_iter().reduce(join).unwrap_or_else(|| Box::new(Nothing)))
+        .rescale(rescale(args)?)
         .quantizer(quantizer)
-        .seed(args.seed)
-        .build()
+        .seed(args.seed);
+    if args.correct_bias { stages.correct_bias() } else { stages }.build()
+}
+
+/// What moves scales, in this order.
+fn rescale(args: &Compress) -> Result<Box<dyn Rescale<f32>>> {
+    let mut all: Vec<Box<dyn Rescale<f32>>> = Vec::new();
+    if args.equalize {
+        all.push(Box::new(Equalize::new()));
+    }
+    if let Some(alpha) = args.smooth {
+        all.push(Box::new(Smooth::new().alpha(alpha)));
+    }
+    if args.awq
+        && let Some(nearest) = args.quantize.as_ref().map(Quantize::nearest).transpose()?.flatten()
+    {
+        all.push(Box::new(Awq::new(nearest)));
+    }
+    let join = |first, next| -> Box<dyn Rescale<f32>> { Box::new(Then::new(first, next)) };
+    Ok(all.into_iter().reduce(join).unwrap_or_else(|| Box::new(Nothing)))
 }
 
 /// What patterns of `--keep` name: weights (and the couplings of their outputs, and their blocks), couplings, blocks.
@@ -87,7 +108,7 @@ pub(crate) fn kept(patterns: &[String], model: &Model<f32>) -> Result<Kept> {
 }
 
 /// Names that the patterns match, each at least one.
-fn matching(patterns: &[String], names: &[&str], option: &str) -> Result<Vec<String>> {
+pub(crate) fn matching(patterns: &[String], names: &[&str], option: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for text in patterns {
         let pattern = Pattern::new(text.as_str())?;
@@ -99,35 +120,4 @@ fn matching(patterns: &[String], names: &[&str], option: &str) -> Result<Vec<Str
         }
     }
     Ok(found)
-}
-
-/// Leaves some weights as they are.
-#[derive(Debug)]
-struct Except {
-    quantizer: Box<dyn Quantizer<f32>>,
-    kept: Vec<String>,
-}
-
-impl Quantizer<f32> for Except {
-    fn quantize(&self, layer: &Layer<'_, f32>) -> Result<QuantizedTensor> {
-        self.quantizer.quantize(layer)
-    }
-
-    fn quantize_model(
-        &self,
-        model: &Model<f32>,
-        evidence: &Evidence<f32>,
-    ) -> Result<Vec<(String, QuantizedTensor)>> {
-        let mut tensors = self.quantizer.quantize_model(model, evidence)?;
-        tensors.retain(|(name, _)| !self.kept.contains(name));
-        Ok(tensors)
-    }
-
-    fn needs(&self) -> Needs {
-        self.quantizer.needs()
-    }
-
-    fn check(&self) -> Result<()> {
-        self.quantizer.check()
-    }
 }

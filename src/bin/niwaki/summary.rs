@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use niwaki::prune::Plan;
+use niwaki::quantize::Outcome;
 use niwaki::{Compressed, Kind, Model, NormRole, Parameter, Result};
 use serde_json::{Value, json};
 
 use crate::args::Compress;
 use crate::files::Format;
+use crate::learned::{self, Told};
 use crate::out::{number, short, table};
 
 /// Sizes before and after, layer by layer.
@@ -36,6 +38,8 @@ struct Stored {
     form: String,
     bytes: usize,
     error: Option<f64>,
+    learned: Option<Outcome>,
+    notes: Vec<String>,
 }
 
 /// What is known of the files.
@@ -63,12 +67,18 @@ impl Summary {
         Ok(summary)
     }
 
-    /// What was made.
-    pub(crate) fn made(mut self, compressed: &Compressed<f32>) -> Self {
+    /// What was made; `notes` are more words on weights, by name.
+    pub(crate) fn made(mut self, compressed: &Compressed<f32>, notes: &[(String, String)]) -> Self {
         for row in compressed.report().rows() {
             let Some(own) = self.rows.iter_mut().find(|own| own.name == row.name()) else { continue };
             own.left = row.nonzero();
-            own.stored = Some(Stored { form: row.form().to_owned(), bytes: row.bytes(), error: row.error() });
+            let outcome = row.outcome();
+            let more = notes.iter().filter(|(name, _)| name == row.name()).map(|(_, note)| note);
+            let notes = outcome.iter().flat_map(|outcome| &outcome.notes).chain(more).cloned().collect();
+            // What learned nothing has notes only.
+            let learned = outcome.filter(|outcome| outcome.rows > 0).cloned();
+            let (form, bytes, error) = (row.form().to_owned(), row.bytes(), row.error());
+            own.stored = Some(Stored { form, bytes, error, learned, notes });
         }
         self
     }
@@ -135,11 +145,16 @@ impl Summary {
         if let Some(after) = files.after {
             lines.push(count("bytes", files.before, after));
         }
-        let table = table(&lines, &[1, 3, 4]);
-        if self.blocks.is_empty() {
-            return table;
+        let mut text = vec![table(&lines, &[1, 3, 4])];
+        if !self.blocks.is_empty() {
+            text.push(format!("  blocks that went: {}\n", self.blocks.join(", ")));
         }
-        format!("{table}  blocks that went: {}\n", self.blocks.join(", "))
+        let told = self.rows.iter().filter_map(|row| {
+            let stored = row.stored.as_ref()?;
+            Some(Told { name: &row.name, learned: stored.learned.as_ref(), notes: &stored.notes })
+        });
+        text.push(learned::text(&told.collect::<Vec<_>>()));
+        text.concat()
     }
 
     /// All of it.
@@ -152,10 +167,14 @@ impl Summary {
             "output": args.output.as_deref().filter(|_| files.after.is_some()).map(path),
             "format": files.format.name(),
             "settings": {
-                "importance": args.importance.to_string(),
+                "importance": args.importance().to_string(),
                 "prune": args.prune.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "recover": args.recover.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "recover": args.recoveries().iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "quantize": args.quantize.as_ref().map(ToString::to_string),
+                "equalize": args.equalize,
+                "smooth": args.smooth,
+                "awq": args.awq,
+                "correct_bias": args.correct_bias,
                 "keep": args.keep,
                 "calibration": args.calibration.as_deref().map(path),
                 "seed": args.seed,
@@ -182,7 +201,19 @@ impl Row {
             "shape": {"before": self.before, "after": self.after},
             "nonzero": self.left,
             "macs": self.macs.map(|(before, after)| json!({"before": before, "after": after})),
-            "stored": self.stored.as_ref().map(|s| json!({"as": s.form, "bytes": s.bytes, "error": s.error})),
+            "stored": self.stored.as_ref().map(Stored::json),
+        })
+    }
+}
+
+impl Stored {
+    fn json(&self) -> Value {
+        json!({
+            "as": self.form,
+            "bytes": self.bytes,
+            "error": self.error,
+            "learned": self.learned.as_ref().map(learned::json),
+            "notes": self.notes,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::evidence::held_out::is_held_out;
 use crate::onnx::graph::{Dim, Graph, ValueInfo};
 use crate::onnx::run::inputs::Named;
 use crate::onnx::run::values::{Values, name_of};
@@ -66,6 +67,22 @@ impl Batches {
                     Mode::Single => lane.values.at(batch),
                 };
                 lanes.iter().map(|lane| (lane.name.clone(), of(lane))).collect()
+            }
+        }
+    }
+
+    /// Which samples of a batch are held out of what methods learn from: by the values that the graph reads.
+    pub(crate) fn held_out(&self, batch: usize) -> Vec<bool> {
+        match self {
+            Self::Each(samples) => {
+                vec![is_held_out(samples[batch].iter().flat_map(|(_, values)| values.numbers()))]
+            }
+            Self::Stacked { lanes, size, .. } => {
+                let of_sample = |k: usize| {
+                    let lanes = lanes.iter().filter(|lane| lane.mode != Mode::Whole);
+                    is_held_out(lanes.flat_map(|lane| lane.values.at(batch * size + k).numbers()))
+                };
+                (0..self.samples_of(batch)).map(of_sample).collect()
             }
         }
     }

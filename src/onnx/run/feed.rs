@@ -18,6 +18,15 @@ pub(crate) fn arrange(array: ArrayD<f32>, order: &Order) -> Result<ArrayD<f32>> 
             let one = array.index_axis_move(Axis(1), *direction);
             Ok(one.permuted_axes(IxDyn(&[1, 0, 2])).as_standard_layout().into_owned())
         }
+        Order::State { direction, back } if array.ndim() == 4 && *direction < array.shape()[1] => {
+            let one = array.index_axis_move(Axis(1), *direction).permuted_axes(IxDyn(&[1, 0, 2]));
+            let last = one.shape()[1].saturating_sub(1) as isize;
+            let (from, to) = if *back { (1, 0) } else { (0, 1) };
+            let mut states = ArrayD::zeros(one.raw_dim());
+            let mut later = states.slice_axis_mut(Axis(1), Slice::new(to, Some(to + last), 1));
+            later.assign(&one.slice_axis(Axis(1), Slice::new(from, Some(from + last), 1)));
+            Ok(states)
+        }
         Order::Stretched(zeros) if array.ndim() == zeros.len() + 2 => Ok(stretch(&array, zeros)),
         order => Err(Error::shape(format!("a tensor of shape {:?} is no {order:?}", array.shape()))),
     }
@@ -60,6 +69,11 @@ mod tests {
         let one = arrange(array.clone(), &Order::Direction(1)).unwrap();
         assert_eq!(one.shape(), [4, 3, 5]);
         assert_eq!(one[[3, 2, 4]], array[[2, 1, 3, 4]]);
+        let state = |back| arrange(array.clone(), &Order::State { direction: 1, back }).unwrap();
+        let (before, after) = (state(false), state(true));
+        assert_eq!(before.shape(), [4, 3, 5]);
+        assert_eq!((before[[3, 0, 4]], before[[3, 2, 4]]), (0.0, array[[1, 1, 3, 4]]));
+        assert_eq!((after[[3, 0, 4]], after[[3, 2, 4]]), (array[[1, 1, 3, 4]], 0.0));
     }
 
     #[test]

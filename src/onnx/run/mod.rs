@@ -10,6 +10,7 @@ mod job;
 mod least_squares;
 mod levels;
 mod mean_fold;
+mod memory;
 mod observe;
 mod rows;
 mod runner;

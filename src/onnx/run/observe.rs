@@ -1,7 +1,7 @@
 //! [`Observer`]: evidence by running the graph.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Debug};
 
 use ndarray::ArrayD;
@@ -9,6 +9,7 @@ use ndarray::ArrayD;
 use crate::model::Pattern;
 use crate::onnx::run::feed::arrange;
 use crate::onnx::run::inputs::Inputs;
+use crate::onnx::run::memory;
 use crate::onnx::run::rows::{Reads, pick};
 use crate::onnx::run::runner::Runner;
 use crate::onnx::run::runs::{Run, affordable};
@@ -19,6 +20,8 @@ use crate::{Error, Evidence, Kind, Needs, Parameter, Result};
 
 /// Bytes of the tensors that are asked for at a time.
 const BYTES: usize = 256 << 20;
+/// Bytes of Gram matrices unless told otherwise.
+const MEMORY: u64 = 4 << 30;
 
 /// How far a long run is.
 #[non_exhaustive]
@@ -35,10 +38,14 @@ pub struct Progress {
 /// Outputs are taken after the normalization and the activation that directly follow a weight: what the next layer
 /// sees. Where the evidence keeps Gram matrices of inputs, not all rows that a layer reads are taken, which would cost
 /// more than the network: at most [`rows`](Self::rows) for each sample, spread evenly over its positions. By default as
-/// many as cost a 64th of the layer's own multiplications, but 1024 over all samples and two for each column if there
-/// are as many. Everything is taken in one pass, in batches small enough that the tensors asked for stay under 256 MiB.
+/// many as cost a 64th of the layer's own multiplications, but 8192 over all samples and two for each column if there
+/// are as many. Everything is taken in one pass, in batches small enough that the tensors asked for stay under 256 MiB. The
+/// Gram matrices of all layers are in memory at once, in f64; more than [`memory_limit`](Self::memory_limit) is an error
+/// before the run.
 ///
-/// Layers in subgraphs (`If`, `Loop`) are not seen, and embeddings have outputs only.
+/// Layers in subgraphs (`If`, `Loop`) are not seen, and embeddings have outputs only. The matrix by which units of a
+/// recurrent layer read each other reads what they answered a step before, and 0 at the first step, whatever state the
+/// graph starts from; of a `GRU` that resets states before they are read it is not seen.
 ///
 /// ```
 /// use niwaki::onnx::{Graph, Inputs, Observer};
@@ -66,6 +73,7 @@ pub struct Observer<'a> {
     outputs: bool,
     blocks: bool,
     rows: Option<usize>,
+    memory: u64,
     progress: Option<Box<dyn FnMut(Progress) + 'a>>,
 }
 
@@ -79,6 +87,7 @@ impl<'a> Observer<'a> {
             outputs: true,
             blocks: true,
             rows: None,
+            memory: MEMORY,
             progress: None,
         }
     }
@@ -108,6 +117,29 @@ impl<'a> Observer<'a> {
         Self { rows: Some(rows.max(1)), ..self }
     }
 
+    /// The most bytes that the Gram matrices of inputs and outputs may take, all layers together (default 4 GiB): for
+    /// each layer 8·d² for d columns (channels of a group times taps), times its groups, and up to 4 MiB of rows that
+    /// wait to be multiplied; twice that with [`Needs::HELD_OUT`].
+    ///
+    /// ```
+    /// # fn main() -> niwaki::Result<()> {
+    /// # #[cfg(feature = "npz")] {
+    /// use niwaki::onnx::{Graph, Inputs, Observer};
+    /// use niwaki::{Evidence, Needs};
+    ///
+    /// let traced = Graph::read("examples/data/digits.onnx")?.trace()?;
+    /// let inputs = Inputs::read("examples/data/digits-calibration.npz")?;
+    /// let mut evidence = Evidence::new(traced.model(), Needs::GRAM);
+    /// let error = Observer::new(&traced).memory_limit(1 << 20).run(&inputs, &mut evidence).unwrap_err();
+    /// assert!(error.to_string().contains("more than the limit of 1.0 MiB; the largest: `"));
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn memory_limit(self, bytes: u64) -> Self {
+        Self { memory: bytes, ..self }
+    }
+
     /// Is told after each batch how many samples are done.
     pub fn progress(self, progress: impl FnMut(Progress) + 'a) -> Self {
         Self { progress: Some(Box::new(progress)), ..self }
@@ -117,7 +149,8 @@ impl<'a> Observer<'a> {
     ///
     /// # Errors
     /// Inputs that do not fit the graph, an operator that cannot be run, evidence about another model, a pattern
-    /// that matches nothing, or a value that is not finite. The evidence may then hold part of the samples.
+    /// that matches nothing, Gram matrices that would take more memory than they may, or a value that is not finite. The
+    /// evidence may then hold part of the samples.
     pub fn run(mut self, inputs: &Inputs, evidence: &mut Evidence<f32>) -> Result<()> {
         let weights = || self.traced.model.weights().map(Parameter::name);
         self.layers.iter().try_for_each(|pattern| pattern.check_matches(weights()))?;
@@ -128,14 +161,17 @@ impl<'a> Observer<'a> {
         if wanted.tasks.is_empty() {
             return Ok(());
         }
+        memory::check(self.bytes(&wanted, evidence.needs()), self.memory)?;
         let batches = batches.at_most(fitting(self.traced, &view, &wanted.tensors), &self.traced.graph);
         let names: Vec<&str> = wanted.tensors.iter().map(|&t| view.tensors[t].name).collect();
         let (mut done, total) = (0, batches.samples());
         for batch in 0..batches.len() {
             let tensors = runner.run(&batches.get(batch), &names)?;
             let samples = batches.samples_of(batch);
+            let apart = evidence.needs().contains(Needs::HELD_OUT);
+            let held_out = if apart { batches.held_out(batch) } else { vec![false; samples] };
             for task in &mut wanted.tasks {
-                self.record(task, &tensors, samples, done, evidence)?;
+                self.record(task, &tensors, &held_out, done, evidence)?;
             }
             done += samples;
             if let Some(progress) = &mut self.progress {
@@ -143,8 +179,9 @@ impl<'a> Observer<'a> {
             }
         }
         for task in &mut wanted.tasks {
-            if let Task::Input { layer, run, .. } = task {
-                run.flush(layer, evidence)?;
+            if let Task::Input { layer, runs, .. } = task {
+                runs[0].flush(layer, false, evidence)?;
+                runs[1].flush(layer, true, evidence)?;
             }
         }
         Ok(())
@@ -163,8 +200,8 @@ impl<'a> Observer<'a> {
             let reads = self.inputs && *parameter.kind() != Kind::Embedding;
             if let Some(feed) = layer.input.as_ref().filter(|f| reads && visible(f.tensor)) {
                 let rows = self.rows.unwrap_or_else(|| affordable(layer, parameter, samples));
-                let (tensor, order, run) = (wanted.place(feed.tensor), &feed.order, Run::default());
-                wanted.tasks.push(Task::Input { layer: name, tensor, order, rows, run });
+                let (tensor, order, runs) = (wanted.place(feed.tensor), &feed.order, <[Run; 2]>::default());
+                wanted.tasks.push(Task::Input { layer: name, tensor, order, rows, runs });
             }
             let output = layer.activated.as_ref().or(layer.output.as_ref());
             if let Some(feed) = output.filter(|f| self.outputs && visible(f.tensor)) {
@@ -181,26 +218,53 @@ impl<'a> Observer<'a> {
         wanted
     }
 
+    /// What matrices of each layer will take.
+    fn bytes<'w>(&self, wanted: &Wanted<'w>, needs: Needs) -> Vec<(&'w str, u64)> {
+        let of = |layer: &str, count: fn(&Parameter<f32>, Needs) -> u64| {
+            self.traced.model.find(layer).map_or(0, |parameter| count(parameter, needs))
+        };
+        // A weight that several nodes run has one matrix for all.
+        let mut layers = BTreeMap::<&str, [u64; 2]>::new();
+        for task in &wanted.tasks {
+            match task {
+                Task::Input { layer, .. } => {
+                    layers.entry(layer).or_default()[0] = of(layer, memory::of_inputs);
+                }
+                Task::Output { layer, .. } => {
+                    layers.entry(layer).or_default()[1] = of(layer, memory::of_outputs);
+                }
+                Task::Block { .. } => {}
+            }
+        }
+        layers.into_iter().map(|(layer, bytes)| (layer, bytes.iter().sum())).collect()
+    }
+
     fn record(
         &self,
         task: &mut Task<'_>,
         tensors: &[Values],
-        samples: usize,
+        held_out: &[bool],
         salt: usize,
         evidence: &mut Evidence<f32>,
     ) -> Result<()> {
         match task {
-            Task::Input { layer, tensor, order, rows, run } => {
+            Task::Input { layer, tensor, order, rows, runs } => {
                 let parameter = self.traced.model.parameter(layer)?;
                 let array = arranged(layer, &tensors[*tensor], order)?;
                 if !evidence.needs().contains(Needs::GRAM) {
                     return evidence.record_input(layer, &**array);
                 }
                 let reads = Reads::new(parameter, &array)?;
-                let rows = pick(reads.rows(), rows.saturating_mul(samples), salt);
-                reads.append(&rows, &mut run.groups)?;
-                run.rows += rows.len();
-                if run.full() { run.flush(layer, evidence) } else { Ok(()) }
+                let rows = pick(reads.rows(), rows.saturating_mul(held_out.len()), salt);
+                let sides = reads.sides(&rows, held_out);
+                for ((run, rows), held_out) in runs.iter_mut().zip(&sides).zip([false, true]) {
+                    reads.append(rows, &mut run.groups)?;
+                    run.rows += rows.len();
+                    if run.full() {
+                        run.flush(layer, held_out, evidence)?;
+                    }
+                }
+                Ok(())
             }
             Task::Output { layer, tensor, order } => {
                 evidence.record_output(layer, &**arranged(layer, &tensors[*tensor], order)?)
@@ -240,7 +304,7 @@ struct Wanted<'a> {
 }
 
 enum Task<'a> {
-    Input { layer: &'a str, tensor: usize, order: &'a Order, rows: usize, run: Run },
+    Input { layer: &'a str, tensor: usize, order: &'a Order, rows: usize, runs: [Run; 2] },
     Output { layer: &'a str, tensor: usize, order: &'a Order },
     Block { block: &'a str, input: usize, output: usize },
 }

@@ -26,6 +26,8 @@ pub(crate) fn pick(rows: usize, most: usize, salt: usize) -> Vec<usize> {
 pub(crate) struct Reads<'a> {
     layer: &'a str,
     values: &'a [f32],
+    /// axes but the last
+    lead: &'a [usize],
     shape: Shape,
 }
 
@@ -83,7 +85,7 @@ impl<'a> Reads<'a> {
             }
             _ => return Err(Error::unsupported(format!("layer `{layer}` reads no rows"))),
         };
-        Ok(Self { layer, values, shape })
+        Ok(Self { layer, values, lead: &dims[..dims.len().saturating_sub(1)], shape })
     }
 
     /// How many rows there are.
@@ -92,6 +94,22 @@ impl<'a> Reads<'a> {
             Shape::Rows(features) => self.values.len() / (*features).max(1),
             Shape::Patches(patches) => patches.samples * patches.positions(),
         }
+    }
+
+    /// Those of these rows that are of samples to learn from, and those of samples that are held out.
+    pub(crate) fn sides(&self, rows: &[usize], held_out: &[bool]) -> [Vec<usize>; 2] {
+        let (all, samples) = (self.rows(), held_out.len().max(1));
+        // Steps of a sequence may come before samples; else all rows of a sample are together.
+        let is_held_out = |row: usize| {
+            let sample = if self.steps_first(samples) { row % samples } else { row / (all / samples).max(1) };
+            held_out.get(sample).copied().unwrap_or(false)
+        };
+        [false, true].map(|side| rows.iter().copied().filter(|&row| is_held_out(row) == side).collect())
+    }
+
+    fn steps_first(&self, samples: usize) -> bool {
+        let by_sample = self.lead.first() == Some(&samples);
+        matches!(self.shape, Shape::Rows(_)) && !by_sample && self.lead.get(1..) == Some(&[samples][..])
     }
 
     /// These rows, for each group of a convolution.

@@ -4,8 +4,8 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayD, ArrayView2, Axis};
 
 use crate::evidence::gram;
+use crate::kernel::normal::Normal;
 use crate::recover::columns::centred;
-use crate::recover::normal::Normal;
 use crate::{Error, Parameter, Result};
 
 /// With fewer rows for each column than this, several ridges are tried on rows that were held out.

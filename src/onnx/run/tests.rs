@@ -174,3 +174,25 @@ fn recovered_networks_answer_more_like_the_original() {
         assert!(after > before && solved * 2 > pruned.weights().count(), "{name}: {before} {after}");
     }
 }
+
+#[cfg(feature = "npz")]
+#[test]
+fn samples_are_held_out_of_a_run() {
+    let traced = Graph::read("examples/data/digits.onnx").unwrap().trace().unwrap();
+    let inputs = Inputs::read("examples/data/digits-calibration.npz").unwrap();
+    let seen = |needs: Needs, batch: usize| {
+        let mut evidence = Evidence::new(traced.model(), needs);
+        traced.observe(&inputs.clone().batch(batch), &mut evidence).unwrap();
+        evidence
+    };
+    let (all, apart, small) = (seen(Needs::GRAM, 100), seen(Needs::HELD_OUT, 100), seen(Needs::HELD_OUT, 16));
+    for weight in traced.model().weights() {
+        let layer = |evidence| Evidence::layer(evidence, traced.model(), weight.name()).unwrap();
+        let (ours, held_out) = (layer(&apart).inputs().unwrap(), layer(&apart).held_out().unwrap());
+        assert_eq!(ours.rows() + held_out.rows(), layer(&all).inputs().unwrap().rows());
+        let share = held_out.rows() as f64 / ours.rows() as f64;
+        assert!((0.05..0.3).contains(&share), "{}: {share}", weight.name());
+        let again = layer(&small).held_out().unwrap().rows().abs_diff(held_out.rows());
+        assert!(again <= held_out.rows() / 50, "{}: {again} of {}", weight.name(), held_out.rows());
+    }
+}

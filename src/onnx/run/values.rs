@@ -2,6 +2,7 @@
 
 use ndarray::{Array, ArrayD, Axis, Dimension, Slice};
 
+use crate::evidence::held_out::number;
 use crate::onnx::proto::dtype;
 
 /// Integers up to here are exact in f32.
@@ -75,6 +76,15 @@ impl Values {
             }
             (of, Self::Bool(a)) => range(of).map(|_| Self::Int(a.mapv(i64::from))),
             _ => None,
+        }
+    }
+
+    /// Its values as numbers that say which they are.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        match self {
+            Self::Float(a) => a.iter().map(number).collect(),
+            Self::Int(a) => a.iter().map(|&x| x as u64).collect(),
+            Self::Bool(a) => a.iter().map(|&x| u64::from(x)).collect(),
         }
     }
 

@@ -108,7 +108,7 @@ pub(super) fn couple(
             axis,
             positions: roots.iter().map(|root| classes[root][&(number, axis)].clone()).collect(),
         });
-        Coupling::from_parts(name, roots.len(), slots.collect())
+        Coupling::from_parts(name, roots.len(), slots.collect(), false)
     });
     let frozen = frozen.chain(entangled.into_iter().map(|maker| Frozen {
         parameter: parameters[maker].name().to_owned(),

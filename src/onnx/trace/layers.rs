@@ -86,7 +86,10 @@ fn layer(
     };
     let reads = found.reads.and_then(|k| node.inputs.get(k).copied().flatten());
     io.input = match (found.role, reads) {
-        (Role::Recurrent { own: true, .. } | Role::Embedding, _) | (_, None) => None,
+        (Role::Recurrent { own: true, .. }, _) => state(node.proto, origin.form)
+            .filter(|_| dims(output).len() == 4)
+            .map(|order| Feed { tensor: output, order }),
+        (Role::Embedding, _) | (_, None) => None,
         (Role::Transposed, Some(tensor)) => {
             stretched(node.proto, dims(tensor).len()).map(|order| Feed { tensor, order })
         }
@@ -140,6 +143,19 @@ fn follow(view: &View<'_>, output: TensorId, bias: impl Fn(TensorId) -> bool) ->
         }
     }
     (answer, last)
+}
+
+/// What the matrix of a recurrent layer's own units reads; `None` where that is not what they answered a step before.
+fn state(proto: &NodeProto, form: Form) -> Option<Order> {
+    let Form::Direction(direction) = form else { return None };
+    // A gated unit resets part of its state before it reads it, unless told otherwise.
+    let resets = proto.op_type() == "GRU" && proto.int("linear_before_reset").unwrap_or(0) == 0;
+    let samples_first = proto.int("layout").unwrap_or(0) != 0;
+    if resets || samples_first {
+        return None;
+    }
+    let back = direction > 0 || proto.text("direction") == Some("reverse");
+    Some(Order::State { direction, back })
 }
 
 /// Zeros after each place, by the strides; `None` for a convolution whose output is cut in another way.

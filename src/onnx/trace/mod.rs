@@ -6,6 +6,7 @@ mod describe;
 mod layers;
 mod ops;
 mod parameter;
+mod scales;
 mod settings;
 mod space;
 mod step;
@@ -97,6 +98,8 @@ pub(crate) enum Order {
     Features(usize),
     /// [times, directions, samples, features]: that of one direction.
     Direction(usize),
+    /// The same one step earlier (`back`: later), 0 at the start: what the layer's own units read.
+    State { direction: usize, back: bool },
     /// Input of a transposed convolution: so many zeros between neighbours along each spatial axis make it the input of a
     /// plain one.
     Stretched(Vec<usize>),
@@ -272,6 +275,7 @@ impl<'v, 'g> Attempt<'v, 'g> {
     ) -> Result<Traced> {
         let layers = layers::layers(&self.tracer, &parameters, &origins);
         let (blocks, branches) = branches::branches(&self.tracer, &parameters, &origins);
+        let passages = scales::passages(&self.tracer, &parameters, &origins);
         let axes = std::mem::take(&mut self.tracer.axes);
         let space = &mut self.tracer.space;
         let axes = axes.iter().map(|axes| axes.iter().map(|axis| space.resolve(axis)).collect()).collect();
@@ -281,6 +285,9 @@ impl<'v, 'g> Attempt<'v, 'g> {
         }
         for coupling in self.couplings {
             builder = builder.coupled(coupling);
+        }
+        for passage in passages {
+            builder = builder.passing(passage);
         }
         for block in blocks {
             builder = builder.block(block);

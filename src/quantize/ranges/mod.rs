@@ -1,6 +1,7 @@
 //! [`Range`]: how far the codes of a block reach.
 
 mod entropy;
+mod half_quadratic;
 mod mse;
 mod percentile;
 
@@ -50,6 +51,18 @@ pub enum Range {
     ///
     /// Migacz: 8-bit inference with `TensorRT` (GTC 2017).
     Entropy,
+    /// The scale, and for affine codes the zero point, of least Σ |(w − Q(w)) / scale|^0.7 that a half-quadratic search
+    /// from the best of 100 %, 90 %, …, 20 % of [`MinMax`](Self::MinMax)'s finds. That exponent forgives a few weights that are cut a lot, and holds the many to
+    /// their nearest code. No evidence is needed.
+    ///
+    /// Each of at most 20 rounds takes large errors out (a proximal step of the norm, its weight 10 at first and 1.01
+    /// times as much each round), and solves for scale and zero point on the codes that the rest has now. The original
+    /// moves the zero point alone and stores it in floating point. Here it is a code, so that a weight of 0 stays 0: moved
+    /// alone it would come back to where it was nearly always, and the scale is what is found; symmetric codes have the
+    /// same search without a zero point. The best of all is taken, [`MinMax`](Self::MinMax) included.
+    ///
+    /// Badri, Shaji: Half-quadratic quantization of large machine learning models (2023).
+    HalfQuadratic,
 }
 
 impl Range {
@@ -79,6 +92,7 @@ impl Range {
             Self::Percentile(Percentile(p)) => percentile::find(p, grid, pieces),
             Self::Mse => mse::find(grid, pieces),
             Self::Entropy => entropy::find(grid, pieces),
+            Self::HalfQuadratic => half_quadratic::find(grid, pieces),
         }
     }
 }

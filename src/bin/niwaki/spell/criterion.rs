@@ -4,7 +4,8 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use niwaki::importance::{
-    GradientCompare, Importance, Magnitude, MaxActivation, Random, StdDev, Subset, TotalConfidence, Wanda,
+    BrainSurgeon, GradientCompare, Importance, Magnitude, MaxActivation, Random, StdDev, Subset,
+    TotalConfidence, Wanda,
 };
 
 use super::{Parsed, list};
@@ -25,11 +26,12 @@ pub(crate) enum Criterion {
     Growth,
     Wanda,
     Subset,
+    BrainSurgeon,
     Random,
 }
 
 impl Criterion {
-    const NAMES: [(&'static str, Self); 14] = [
+    const NAMES: [(&'static str, Self); 15] = [
         ("l0", Self::L0),
         ("l1", Self::L1),
         ("l2", Self::L2),
@@ -43,6 +45,7 @@ impl Criterion {
         ("gradient-compare:growth", Self::Growth),
         ("wanda", Self::Wanda),
         ("subset", Self::Subset),
+        ("brain-surgeon", Self::BrainSurgeon),
         ("random", Self::Random),
     ];
 
@@ -53,7 +56,7 @@ impl Criterion {
 
     /// Whether it reads what layers read.
     pub(crate) fn reads_inputs(self) -> bool {
-        self == Self::Wanda
+        matches!(self, Self::Wanda | Self::BrainSurgeon)
     }
 
     /// Whether it reads what layers answer.
@@ -82,6 +85,7 @@ impl Criterion {
             Self::Growth => Box::new(GradientCompare::growth()),
             Self::Wanda => Box::new(Wanda::new()),
             Self::Subset => Box::new(Subset::new()),
+            Self::BrainSurgeon => Box::new(BrainSurgeon::new()),
             Self::Random => Box::new(Random::default()),
         }
     }

@@ -1,6 +1,8 @@
 //! Words of the command line that name stages, and the stages that they name.
 
 mod criterion;
+mod grain;
+mod options;
 mod prune;
 mod quantize;
 mod recovery;
@@ -29,10 +31,21 @@ fn count(word: &str) -> Parsed<usize> {
     number.ok_or_else(|| format!("`{word}` is no whole number above 0"))
 }
 
+fn number(word: &str) -> Parsed<f64> {
+    word.parse().map_err(|_| format!("`{word}` is no number"))
+}
+
 /// A fraction that goes.
 fn sparsity(word: &str) -> Parsed<niwaki::prune::Sparsity> {
-    let number: f64 = word.parse().map_err(|_| format!("`{word}` is no number"))?;
-    niwaki::prune::Sparsity::new(number).map_err(|error| error.to_string())
+    niwaki::prune::Sparsity::new(number(word)?).map_err(|error| error.to_string())
+}
+
+/// `2:4`: how many of how many stay.
+fn n_of_m(word: &str) -> Parsed<(usize, usize)> {
+    let wrong = || format!("`{word}` is no N:M: 2:4 keeps 2 of every 4 weights");
+    let (keep, of) = word.split_once(':').ok_or_else(wrong)?;
+    let (keep, of) = (count(keep)?, count(of)?);
+    niwaki::prune::NOfM::new(keep, of).map_err(|error| error.to_string()).map(|_| (keep, of))
 }
 
 /// A pattern that can be read.

@@ -3,9 +3,12 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use niwaki::prune::{Channel, FeatureMap, Modules, NOfM, Pool, Pruner, Scope, Sparsity, Tiles, Unstructured};
+use niwaki::prune::{
+    Channel, FeatureMap, Modules, NOfM, Pool, Pruner, Scope, SparseGpt, Sparsity, Tiles, Unstructured,
+};
 
-use super::{Parsed, count, list, pattern, sparsity};
+use super::options::{Form, Options, Spec, split};
+use super::{Parsed, count, list, n_of_m, sparsity};
 
 /// One pruner and its options.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,25 +21,13 @@ pub(crate) struct Prune {
 enum Kind {
     Channel(Sparsity),
     Unstructured(Sparsity),
+    SparseGpt(Sparsity),
+    SparseGptNOfM(usize, usize),
     FeatureMap(Sparsity),
     Tiles(Sparsity),
     NOfM(usize, usize),
     ModuleCount(usize),
     ModuleShare(Sparsity),
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Options {
-    scope: Option<Scope>,
-    round_to: Option<usize>,
-    min_units: Option<usize>,
-    max_sparsity: Option<Sparsity>,
-    size: Option<(usize, usize)>,
-    pool: Option<Pool>,
-    axis: Option<usize>,
-    ends: bool,
-    by_influence: bool,
-    set: Vec<(String, Sparsity)>,
 }
 
 /// Names that `--keep` matched, and that pruners leave out.
@@ -48,17 +39,25 @@ pub(crate) struct Kept {
 }
 
 /// Kinds and the options that each takes.
-const KINDS: [(&str, &[&str]); 6] = [
-    ("channel", &["scope", "round-to", "min-units", "max-sparsity", "set"]),
-    ("unstructured", &["scope", "ends", "set"]),
-    ("feature-map", &["set"]),
-    ("tiles", &["size", "pool", "scope", "ends", "set"]),
-    ("n-of-m", &["axis", "ends"]),
-    ("modules", &["by-influence"]),
+const KINDS: [(&str, &[&Spec]); 7] = [
+    ("channel", &[&SCOPE, &ROUND_TO, &MIN_UNITS, &MAX_SPARSITY, &SET]),
+    ("unstructured", &[&SCOPE, &ENDS, &SET]),
+    ("sparsegpt", &[&ENDS, &SET]),
+    ("feature-map", &[&SET]),
+    ("tiles", &[&SCOPE, &SIZE, &POOL, &ENDS, &SET]),
+    ("n-of-m", &[&AXIS, &ENDS]),
+    ("modules", &[&BY_INFLUENCE]),
 ];
-const SCOPES: [(&str, Scope); 3] =
-    [("layer", Scope::PerLayer), ("global", Scope::Global), ("row", Scope::PerRow)];
-const POOLS: [(&str, Pool); 3] = [("norm", Pool::Norm), ("mean", Pool::Mean), ("max", Pool::Max)];
+const SCOPE: Spec = Spec { name: "scope", form: Form::Word(&["layer", "global", "row"]) };
+const ROUND_TO: Spec = Spec { name: "round-to", form: Form::Count };
+const MIN_UNITS: Spec = Spec { name: "min-units", form: Form::Count };
+const MAX_SPARSITY: Spec = Spec { name: "max-sparsity", form: Form::Share };
+const SIZE: Spec = Spec { name: "size", form: Form::Size };
+const POOL: Spec = Spec { name: "pool", form: Form::Word(&["norm", "mean", "max"]) };
+const AXIS: Spec = Spec { name: "axis", form: Form::Index };
+const ENDS: Spec = Spec { name: "ends", form: Form::Flag };
+const BY_INFLUENCE: Spec = Spec { name: "by-influence", form: Form::Flag };
+const SET: Spec = Spec { name: "set", form: Form::PatternShare };
 /// Tiles unless a size is given.
 const TILE: (usize, usize) = (4, 4);
 
@@ -66,6 +65,11 @@ impl Prune {
     /// Whether it takes units out of couplings.
     pub(crate) fn is_channel(&self) -> bool {
         matches!(self.kind, Kind::Channel(_))
+    }
+
+    /// Whether it moves the weights that stay to make up for those that go.
+    pub(crate) fn is_sparse_gpt(&self) -> bool {
+        matches!(self.kind, Kind::SparseGpt(_) | Kind::SparseGptNOfM(..))
     }
 
     /// Why it cannot be done without a graph.
@@ -78,9 +82,14 @@ impl Prune {
         }
     }
 
-    /// Whether its own options read what passes through the network.
+    /// Whether it reads what passes through the network, whatever the criterion.
     pub(crate) fn needs_calibration(&self) -> bool {
-        self.options.by_influence
+        self.reads_blocks() || self.is_sparse_gpt()
+    }
+
+    /// Whether it reads what goes through residual branches.
+    pub(crate) fn reads_blocks(&self) -> bool {
+        self.options.has(&BY_INFLUENCE)
     }
 
     /// The pruner. A scope or rounding of its own goes before those for all.
@@ -91,39 +100,60 @@ impl Prune {
         kept: &Kept,
     ) -> niwaki::Result<Box<dyn Pruner<f32>>> {
         let options = &self.options;
-        let scope = options.scope.unwrap_or(scope);
+        let scope = match options.word(&SCOPE) {
+            Some("layer") => Scope::PerLayer,
+            Some("global") => Scope::Global,
+            Some(_) => Scope::PerRow,
+            None => scope,
+        };
+        let ends = options.has(&ENDS);
         // A graph has one tensor for all who read it: nothing is copied for each block.
         Ok(match self.kind {
             Kind::Channel(share) => {
                 let mut pruner = Channel::new(share).scope(scope);
-                pruner = options.round_to.or(round_to).into_iter().fold(pruner, Channel::round_to);
-                pruner = options.min_units.into_iter().fold(pruner, Channel::min_units);
-                pruner = options.max_sparsity.into_iter().fold(pruner, Channel::max_sparsity);
+                pruner = options.count(&ROUND_TO).or(round_to).into_iter().fold(pruner, Channel::round_to);
+                pruner = options.count(&MIN_UNITS).into_iter().fold(pruner, Channel::min_units);
+                pruner = options.share(&MAX_SPARSITY).into_iter().fold(pruner, Channel::max_sparsity);
                 pruner = kept.couplings.iter().fold(pruner, Channel::exclude);
-                Box::new(options.set.iter().fold(pruner, |p, (name, share)| p.set(name, *share)))
+                Box::new(options.shares(&SET).fold(pruner, |p, (name, share)| p.set(name, share)))
+            }
+            Kind::SparseGpt(_) | Kind::SparseGptNOfM(..) => {
+                let mut pruner = match self.kind {
+                    Kind::SparseGptNOfM(keep, of) => SparseGpt::n_of_m(keep, of)?,
+                    Kind::SparseGpt(share) => SparseGpt::new(share),
+                    _ => SparseGpt::new(Sparsity::default()),
+                };
+                pruner = if ends { pruner.include_ends() } else { pruner };
+                pruner = kept.weights.iter().fold(pruner, SparseGpt::exclude);
+                Box::new(options.shares(&SET).fold(pruner, |p, (name, share)| p.set(name, share)))
             }
             Kind::Unstructured(share) => {
                 let mut pruner = Unstructured::new(share).scope(scope);
-                pruner = if options.ends { pruner.include_ends() } else { pruner };
+                pruner = if ends { pruner.include_ends() } else { pruner };
                 pruner = kept.weights.iter().fold(pruner, Unstructured::exclude);
-                Box::new(options.set.iter().fold(pruner, |p, (name, share)| p.set(name, *share)))
+                Box::new(options.shares(&SET).fold(pruner, |p, (name, share)| p.set(name, share)))
             }
             Kind::FeatureMap(share) => {
                 let pruner = kept.weights.iter().fold(FeatureMap::new(share), FeatureMap::exclude);
-                Box::new(options.set.iter().fold(pruner, |p, (name, share)| p.set(name, *share)))
+                Box::new(options.shares(&SET).fold(pruner, |p, (name, share)| p.set(name, share)))
             }
             Kind::Tiles(share) => {
-                let (rows, cols) = options.size.unwrap_or(TILE);
+                let (rows, cols) = options.size(&SIZE).unwrap_or(TILE);
                 let mut pruner = Tiles::new(rows, cols, share).scope(scope).keep_shared();
-                pruner = options.pool.into_iter().fold(pruner, Tiles::pool);
-                pruner = if options.ends { pruner.include_ends() } else { pruner };
+                pruner = match options.word(&POOL) {
+                    Some("norm") => pruner.pool(Pool::Norm),
+                    Some("mean") => pruner.pool(Pool::Mean),
+                    Some(_) => pruner.pool(Pool::Max),
+                    None => pruner,
+                };
+                pruner = if ends { pruner.include_ends() } else { pruner };
                 pruner = kept.weights.iter().fold(pruner, Tiles::exclude);
-                Box::new(options.set.iter().fold(pruner, |p, (name, share)| p.set(name, *share)))
+                Box::new(options.shares(&SET).fold(pruner, |p, (name, share)| p.set(name, share)))
             }
             Kind::NOfM(keep, of) => {
                 let mut pruner = NOfM::new(keep, of)?;
-                pruner = options.axis.into_iter().fold(pruner, NOfM::axis);
-                pruner = if options.ends { pruner.include_ends() } else { pruner };
+                pruner = options.count(&AXIS).into_iter().fold(pruner, NOfM::axis);
+                pruner = if ends { pruner.include_ends() } else { pruner };
                 Box::new(kept.weights.iter().fold(pruner, NOfM::exclude))
             }
             Kind::ModuleCount(_) | Kind::ModuleShare(_) => {
@@ -132,7 +162,7 @@ impl Prune {
                     Kind::ModuleCount(count) => Modules::count(count),
                     _ => Modules::count(0),
                 };
-                let pruner = if options.by_influence { pruner.by_influence() } else { pruner };
+                let pruner = if options.has(&BY_INFLUENCE) { pruner.by_influence() } else { pruner };
                 Box::new(kept.blocks.iter().fold(pruner.keep_shared(), Modules::exclude))
             }
         })
@@ -142,6 +172,7 @@ impl Prune {
         match self.kind {
             Kind::Channel(_) => "channel",
             Kind::Unstructured(_) => "unstructured",
+            Kind::SparseGpt(_) | Kind::SparseGptNOfM(..) => "sparsegpt",
             Kind::FeatureMap(_) => "feature-map",
             Kind::Tiles(_) => "tiles",
             Kind::NOfM(..) => "n-of-m",
@@ -154,64 +185,30 @@ impl FromStr for Prune {
     type Err = String;
 
     fn from_str(text: &str) -> Parsed<Self> {
-        let mut parts = text.split(',');
-        let head = parts.next().unwrap_or_default();
-        let (name, value) = head.split_once('=').ok_or("it should be KIND=VALUE, as in channel=0.5")?;
+        let (head, words) = split(text);
+        let (name, value) = match head.split_once('=') {
+            Some(pair) => pair,
+            // A pattern alone is one of weights.
+            None if head.contains(':') => ("n-of-m", head),
+            None => return Err("it should be KIND=VALUE, as in channel=0.5".to_owned()),
+        };
         let kind = match name {
             "channel" => Kind::Channel(sparsity(value)?),
             "unstructured" => Kind::Unstructured(sparsity(value)?),
+            "sparsegpt" if value.contains(':') => {
+                n_of_m(value).map(|(keep, of)| Kind::SparseGptNOfM(keep, of))?
+            }
+            "sparsegpt" => Kind::SparseGpt(sparsity(value)?),
             "feature-map" => Kind::FeatureMap(sparsity(value)?),
             "tiles" => Kind::Tiles(sparsity(value)?),
-            "n-of-m" => {
-                let wrong = || format!("`{value}` is no N:M: 2:4 keeps 2 of every 4 weights");
-                let (keep, of) = value.split_once(':').ok_or_else(wrong)?;
-                let (keep, of) = (count(keep)?, count(of)?);
-                NOfM::new(keep, of).map_err(|error| error.to_string())?;
-                Kind::NOfM(keep, of)
-            }
+            "n-of-m" => n_of_m(value).map(|(keep, of)| Kind::NOfM(keep, of))?,
             // A whole number counts blocks; a fraction is one.
             "modules" if value.contains('.') => Kind::ModuleShare(sparsity(value)?),
             "modules" => Kind::ModuleCount(count(value)?),
             _ => return Err(format!("kinds are {}", list(KINDS.iter().map(|(name, _)| *name)))),
         };
-        let allowed = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, options)| *options);
-        let mut options = Options::default();
-        for part in parts {
-            let (option, value) = part.split_once('=').unwrap_or((part, ""));
-            if !allowed.contains(&option) {
-                return Err(format!(
-                    "`{name}` has no option `{option}`; it has {}",
-                    list(allowed.iter().copied())
-                ));
-            }
-            options.take(option, value).map_err(|error| format!("option `{option}`: {error}"))?;
-        }
-        Ok(Self { kind, options })
-    }
-}
-
-impl Options {
-    fn take(&mut self, option: &str, value: &str) -> Parsed<()> {
-        match option {
-            "scope" => self.scope = Some(one_of(&SCOPES, value)?),
-            "pool" => self.pool = Some(one_of(&POOLS, value)?),
-            "round-to" => self.round_to = Some(count(value)?),
-            "min-units" => self.min_units = Some(count(value)?),
-            "max-sparsity" => self.max_sparsity = Some(sparsity(value)?),
-            "axis" => self.axis = Some(value.parse().map_err(|_| format!("`{value}` is no number"))?),
-            "size" => {
-                let (rows, cols) = value.split_once('x').ok_or("it should be ROWSxCOLS, as in size=4x4")?;
-                self.size = Some((count(rows)?, count(cols)?));
-            }
-            "set" => {
-                let (name, share) = value.rsplit_once(':').ok_or("it should be set=PATTERN:SPARSITY")?;
-                self.set.push((pattern(name)?, sparsity(share)?));
-            }
-            _ if !value.is_empty() => return Err("it takes no value".to_owned()),
-            "ends" => self.ends = true,
-            _ => self.by_influence = true,
-        }
-        Ok(())
+        let specs = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, specs)| *specs);
+        Ok(Self { kind, options: Options::read(name, specs, words)? })
     }
 }
 
@@ -220,33 +217,18 @@ impl Display for Prune {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}=", self.name())?;
         match self.kind {
-            Kind::NOfM(keep, of) => write!(f, "{keep}:{of}")?,
+            Kind::NOfM(keep, of) | Kind::SparseGptNOfM(keep, of) => write!(f, "{keep}:{of}")?,
             Kind::ModuleCount(blocks) => write!(f, "{blocks}")?,
             // The point tells a share from a count.
             Kind::ModuleShare(share) => write!(f, "{:?}", share.removed())?,
-            Kind::Channel(s) | Kind::Unstructured(s) | Kind::FeatureMap(s) | Kind::Tiles(s) => {
-                write!(f, "{s}")?;
-            }
+            Kind::Channel(s)
+            | Kind::Unstructured(s)
+            | Kind::SparseGpt(s)
+            | Kind::FeatureMap(s)
+            | Kind::Tiles(s) => write!(f, "{s}")?,
         }
-        let options = &self.options;
-        let name_of = |scope| SCOPES.iter().find(|(_, s)| *s == scope).map_or("", |(name, _)| name);
-        options.scope.iter().try_for_each(|&scope| write!(f, ",scope={}", name_of(scope)))?;
-        options.round_to.iter().try_for_each(|n| write!(f, ",round-to={n}"))?;
-        options.min_units.iter().try_for_each(|n| write!(f, ",min-units={n}"))?;
-        options.max_sparsity.iter().try_for_each(|s| write!(f, ",max-sparsity={s}"))?;
-        options.size.iter().try_for_each(|(rows, cols)| write!(f, ",size={rows}x{cols}"))?;
-        let name_of = |pool| POOLS.iter().find(|(_, p)| *p == pool).map_or("", |(name, _)| name);
-        options.pool.iter().try_for_each(|&pool| write!(f, ",pool={}", name_of(pool)))?;
-        options.axis.iter().try_for_each(|axis| write!(f, ",axis={axis}"))?;
-        f.write_str(if options.ends { ",ends" } else { "" })?;
-        f.write_str(if options.by_influence { ",by-influence" } else { "" })?;
-        options.set.iter().try_for_each(|(name, share)| write!(f, ",set={name}:{share}"))
+        self.options.fmt(f)
     }
-}
-
-fn one_of<T: Copy>(words: &[(&str, T)], word: &str) -> Parsed<T> {
-    let found = words.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
-    found.ok_or_else(|| format!("`{word}` is none of {}", list(words.iter().map(|(name, _)| *name))))
 }
 
 #[cfg(test)]
@@ -262,6 +244,8 @@ mod tests {
             "feature-map=0.25,set=conv1:0.5",
             "tiles=0.5,scope=layer,size=8x4,pool=max,ends",
             "n-of-m=2:4,axis=0,ends",
+            "sparsegpt=0.5,ends,set=fc:0.25",
+            "sparsegpt=2:4",
             "modules=2,by-influence",
             "modules=0.25",
         ] {
@@ -271,6 +255,7 @@ mod tests {
         }
         let same = |a: &str, b: &str| assert_eq!(a.parse::<Prune>(), b.parse());
         same("channel=0.5,min-units=4,scope=global", "channel=0.50,scope=global,min-units=4");
+        same("2:4,ends", "n-of-m=2:4,ends");
         assert_eq!("modules=0.0".parse::<Prune>().unwrap().to_string(), "modules=0.0");
     }
 
@@ -286,6 +271,7 @@ mod tests {
             ("channel=0.5,ends", "no option `ends`"),
             ("channel=0.5,", "no option ``"),
             ("channel=0.5,round-to=0", "above 0"),
+            ("channel=0.5,round-to=8,round-to=4", "given twice"),
             ("channel=0.5,scope=network", "`global`"),
             ("unstructured=0.5,ends=1", "no value"),
             ("unstructured=0.5,set=fc", "PATTERN:SPARSITY"),
@@ -293,6 +279,8 @@ mod tests {
             ("tiles=0.5,size=4", "ROWSxCOLS"),
             ("n-of-m=4:2", "cannot keep 4 of every 2"),
             ("n-of-m=0.5", "2:4"),
+            ("2:4:8", "no whole number"),
+            ("4:2", "cannot keep 4 of every 2"),
             ("modules=0", "above 0"),
             ("modules=1.5", "outside [0, 1)"),
         ] {

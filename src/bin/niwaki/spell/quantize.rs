@@ -3,9 +3,13 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
-use niwaki::quantize::{Bits, ElementWise, FloatFormat, GroupSize, MultiScale, Quantizer, Range, Uniform};
+use niwaki::quantize::{
+    Bits, Distillation, ElementWise, FloatFormat, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
+};
 
-use super::{Parsed, count, list, pattern};
+use super::grain::{Grain, grain_of, own_scales};
+use super::options::{Form, Options, Spec, split};
+use super::{Parsed, list};
 
 /// A quantizer and its options.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,94 +21,192 @@ pub(crate) struct Quantize {
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
     Uniform(u32, Grain),
-    Planes(Vec<u32>, Grain),
+    Gptq(u32, Grain),
+    /// and whether inputs are looked for on which it does worst
+    Distill(u32, Grain, bool),
+    MultiScale(Vec<u32>, Grain),
     Fixed(u32, u32),
     Float(FloatFormat),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Grain {
-    Channel,
-    Tensor,
-    Model,
-    Group(usize),
-}
-
-#[derive(Clone, Debug, Default, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a word of the command line")]
-struct Options {
-    affine: bool,
-    mse: bool,
-    entropy: bool,
-    percentile: Option<f64>,
-    f16_scales: bool,
-    refitted: bool,
-    saturate: bool,
-    /// weights that stay as they are
-    keep: Vec<String>,
-}
-
-const KINDS: [(&str, &[&str]); 4] = [
-    ("uniform", &["affine", "mse", "entropy", "percentile", "f16-scales", "keep"]),
-    ("planes", &["refitted", "f16-scales", "keep"]),
-    ("fixed", &["keep"]),
-    ("float", &["saturate", "keep"]),
+/// Kinds and the options that each takes.
+const KINDS: [(&str, &[&Spec]); 6] = [
+    ("uniform", &[&AFFINE, &MSE, &HQQ, &ENTROPY, &PERCENTILE, &F16_SCALES, &KEEP]),
+    (
+        "gptq",
+        &[
+            &AFFINE,
+            &MSE,
+            &HQQ,
+            &ENTROPY,
+            &PERCENTILE,
+            &F16_SCALES,
+            &DAMP,
+            &BLOCK,
+            &ACT_ORDER,
+            &STATIC_GROUPS,
+            &SEARCH,
+            &POLISH,
+            &SPARSITY,
+            &N_OF_M,
+            &KEEP,
+        ],
+    ),
+    ("distill", &[&AFFINE, &MSE, &HQQ, &ENTROPY, &PERCENTILE, &F16_SCALES, &DAMP, &STEPS, &KEEP]),
+    ("multi-scale", &[&REFITTED, &F16_SCALES, &KEEP]),
+    ("fixed", &[&KEEP]),
+    ("float", &[&SATURATE, &KEEP]),
 ];
+const AFFINE: Spec = Spec { name: "affine", form: Form::Flag };
+const MSE: Spec = Spec { name: "mse", form: Form::Flag };
+const HQQ: Spec = Spec { name: "hqq", form: Form::Flag };
+const ENTROPY: Spec = Spec { name: "entropy", form: Form::Flag };
+const PERCENTILE: Spec = Spec { name: "percentile", form: Form::Number };
+const F16_SCALES: Spec = Spec { name: "f16-scales", form: Form::Flag };
+const DAMP: Spec = Spec { name: "damp", form: Form::Number };
+const BLOCK: Spec = Spec { name: "block", form: Form::Count };
+const ACT_ORDER: Spec = Spec { name: "act-order", form: Form::Flag };
+const STATIC_GROUPS: Spec = Spec { name: "static-groups", form: Form::Flag };
+const SPARSITY: Spec = Spec { name: "sparsity", form: Form::Share };
+const N_OF_M: Spec = Spec { name: "n-of-m", form: Form::NOfM };
+const SEARCH: Spec = Spec { name: "search", form: Form::Flag };
+const POLISH: Spec = Spec { name: "polish", form: Form::Count };
+const STEPS: Spec = Spec { name: "steps", form: Form::Count };
+const REFITTED: Spec = Spec { name: "refitted", form: Form::Flag };
+const SATURATE: Spec = Spec { name: "saturate", form: Form::Flag };
+/// Weights that stay as they are.
+const KEEP: Spec = Spec { name: "keep", form: Form::Pattern };
+/// Of these, one finds the range.
+const RANGES: [&Spec; 4] = [&MSE, &HQQ, &ENTROPY, &PERCENTILE];
 const FLOATS: [(&str, FloatFormat); 4] = [
     ("f16", FloatFormat::F16),
     ("bf16", FloatFormat::Bf16),
     ("f8-e4m3", FloatFormat::F8E4M3),
     ("f8-e5m2", FloatFormat::F8E5M2),
 ];
-const FORMS: &str = "`uniform:BITS:channel|tensor|model|group:SIZE`, `planes:2+2+4:…`, `fixed:2.5`, `f16`, \
+/// Rounds against an opponent.
+const ROUNDS: usize = 4;
+const ADVERSARIAL: &str = ":adversarial";
+const FORMS: &str = "`uniform:BITS:channel|tensor|model|group:SIZE`, `gptq:BITS:…`, `distill:BITS:…`, `multi-scale:2+2+4:…`, `fixed:2.5`, `f16`, \
                      `bf16`, `f8-e4m3` and `f8-e5m2`";
 
 impl Quantize {
     /// Patterns of weights that are not quantized.
-    pub(crate) fn kept(&self) -> &[String] {
-        &self.options.keep
+    pub(crate) fn kept(&self) -> Vec<String> {
+        self.options.patterns(&KEEP)
+    }
+
+    /// Whether it learns its rounding from what passes through the network, and cannot do without.
+    pub(crate) fn learns(&self) -> bool {
+        matches!(self.kind, Kind::Gptq(..) | Kind::Distill(..))
+    }
+
+    /// The same without taking weights away.
+    pub(crate) fn full(&self) -> Self {
+        Self { kind: self.kind.clone(), options: self.options.without(&[&SPARSITY, &N_OF_M]) }
+    }
+
+    /// What the inputs of a weight must be a multiple of.
+    pub(crate) fn multiple(&self) -> usize {
+        self.options.n_of_m(&N_OF_M).map_or(1, |(_, of)| of)
+    }
+
+    /// Whether codes are plain integers with a scale.
+    pub(crate) fn is_integer(&self) -> bool {
+        matches!(self.kind, Kind::Uniform(..) | Kind::Gptq(..) | Kind::Distill(..))
     }
 
     /// Whether it weighs errors by what passes through the network, where that is known.
     pub(crate) fn reads_inputs(&self) -> bool {
-        self.options.mse
+        self.learns() || self.options.has(&MSE)
     }
 
-    pub(crate) fn stage(&self) -> niwaki::Result<Box<dyn Quantizer<f32>>> {
+    /// The same codes by nearest rounding, in the range of least squared error unless another is named: for weights
+    /// whose inputs are not seen, and for what tries scales out. `None` where codes are no plain integers.
+    pub(crate) fn nearest(&self) -> niwaki::Result<Option<Uniform>> {
+        let (Kind::Uniform(bits, grain) | Kind::Gptq(bits, grain) | Kind::Distill(bits, grain, _)) =
+            self.kind
+        else {
+            return Ok(None);
+        };
+        let uniform = self.uniform(bits, grain)?;
+        let plain = !self.learns() || RANGES.iter().any(|range| self.options.has(range));
+        Ok(Some(if plain { uniform } else { uniform.range(Range::Mse) }))
+    }
+
+    /// The quantizer; `centred` when biases are corrected afterwards, so that mean outputs are not its business.
+    pub(crate) fn stage(&self, centred: bool) -> niwaki::Result<Box<dyn Quantizer<f32>>> {
         let options = &self.options;
         Ok(match &self.kind {
-            Kind::Uniform(bits, grain) => {
-                let mut uniform = Uniform::new(Bits::new(*bits)?);
-                uniform = match grain {
-                    Grain::Channel => uniform.per_channel(),
-                    Grain::Tensor => uniform.per_tensor(),
-                    Grain::Model => uniform.per_model(),
-                    Grain::Group(size) => uniform.per_group(GroupSize::new(*size)?),
-                };
-                uniform = if options.affine { uniform.affine() } else { uniform };
-                uniform = if options.mse { uniform.range(Range::Mse) } else { uniform };
-                uniform = if options.entropy { uniform.range(Range::Entropy) } else { uniform };
-                if let Some(p) = options.percentile {
-                    uniform = uniform.range(Range::percentile(p)?);
-                }
-                Box::new(if options.f16_scales { uniform.f16_scales() } else { uniform })
+            Kind::Uniform(bits, grain) => Box::new(self.uniform(*bits, *grain)?),
+            Kind::Gptq(bits, grain) => {
+                let gptq = self.gptq()?;
+                let gptq = if centred { gptq.centred() } else { gptq };
+                Box::new(self.uniform(*bits, *grain)?.rounding(gptq))
             }
-            Kind::Planes(bits, grain) => {
-                let planes =
-                    if options.refitted { MultiScale::refitted(bits) } else { MultiScale::nested(bits) }?;
-                let planes = match grain {
-                    Grain::Tensor => planes.per_tensor(),
-                    Grain::Group(size) => planes.per_group(GroupSize::new(*size)?),
-                    Grain::Channel | Grain::Model => planes.per_channel(),
+            Kind::Distill(bits, grain, adversarial) => {
+                let mut student = Distillation::new(self.uniform(*bits, *grain)?);
+                if let Some(damp) = options.number(&DAMP) {
+                    student = student.damp(damp)?;
+                }
+                let student = options.count(&STEPS).into_iter().fold(student, Distillation::steps);
+                let student = if *adversarial { student.adversarial(ROUNDS) } else { student };
+                Box::new(if centred { student.centred() } else { student })
+            }
+            Kind::MultiScale(bits, grain) => {
+                let refitted = options.has(&REFITTED);
+                let scales = if refitted { MultiScale::refitted(bits) } else { MultiScale::nested(bits) }?;
+                let scales = match grain {
+                    Grain::Tensor => scales.per_tensor(),
+                    Grain::Group(size) => scales.per_group(GroupSize::new(*size)?),
+                    Grain::Channel | Grain::Model => scales.per_channel(),
                 };
-                Box::new(if options.f16_scales { planes.f16_scales() } else { planes })
+                Box::new(if options.has(&F16_SCALES) { scales.f16_scales() } else { scales })
             }
             Kind::Fixed(integer, fraction) => Box::new(ElementWise::fixed(*integer, *fraction)?),
             Kind::Float(format) => {
                 let float = ElementWise::float(*format);
-                Box::new(if options.saturate { float.saturate() } else { float })
+                Box::new(if options.has(&SATURATE) { float.saturate() } else { float })
             }
         })
+    }
+
+    fn gptq(&self) -> niwaki::Result<Gptq> {
+        let options = &self.options;
+        let mut gptq = Gptq::new();
+        if let Some(damp) = options.number(&DAMP) {
+            gptq = gptq.damp(damp)?;
+        }
+        if let Some(block) = options.count(&BLOCK) {
+            gptq = gptq.block(block)?;
+        }
+        gptq = if options.has(&ACT_ORDER) { gptq.act_order() } else { gptq };
+        gptq = if options.has(&STATIC_GROUPS) { gptq.static_groups() } else { gptq };
+        gptq = if options.has(&SEARCH) { gptq.search() } else { gptq };
+        gptq = options.count(&POLISH).into_iter().fold(gptq, Gptq::polish);
+        gptq = options.share(&SPARSITY).into_iter().fold(gptq, Gptq::sparsity);
+        match options.n_of_m(&N_OF_M) {
+            Some((keep, of)) => gptq.n_of_m(keep, of),
+            None => Ok(gptq),
+        }
+    }
+
+    fn uniform(&self, bits: u32, grain: Grain) -> niwaki::Result<Uniform> {
+        let (uniform, options) = (Uniform::new(Bits::new(bits)?), &self.options);
+        let mut uniform = match grain {
+            Grain::Channel => uniform.per_channel(),
+            Grain::Tensor => uniform.per_tensor(),
+            Grain::Model => uniform.per_model(),
+            Grain::Group(size) => uniform.per_group(GroupSize::new(size)?),
+        };
+        uniform = if options.has(&AFFINE) { uniform.affine() } else { uniform };
+        uniform = if options.has(&MSE) { uniform.range(Range::Mse) } else { uniform };
+        uniform = if options.has(&HQQ) { uniform.range(Range::HalfQuadratic) } else { uniform };
+        uniform = if options.has(&ENTROPY) { uniform.range(Range::Entropy) } else { uniform };
+        if let Some(p) = options.number(&PERCENTILE) {
+            uniform = uniform.range(Range::percentile(p)?);
+        }
+        Ok(if options.has(&F16_SCALES) { uniform.f16_scales() } else { uniform })
     }
 }
 
@@ -112,34 +214,27 @@ impl FromStr for Quantize {
     type Err = String;
 
     fn from_str(text: &str) -> Parsed<Self> {
-        let mut parts = text.split(',');
-        let head = parts.next().unwrap_or_default();
+        let (head, words) = split(text);
         let kind = kind(head)?;
         let name = match kind {
             Kind::Uniform(..) => "uniform",
-            Kind::Planes(..) => "planes",
+            Kind::Gptq(..) => "gptq",
+            Kind::Distill(..) => "distill",
+            Kind::MultiScale(..) => "multi-scale",
             Kind::Fixed(..) => "fixed",
             Kind::Float(_) => "float",
         };
-        let allowed = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, options)| *options);
-        let mut options = Options::default();
-        for part in parts {
-            let (option, value) = part.split_once('=').unwrap_or((part, ""));
-            if !allowed.contains(&option) {
-                return Err(format!(
-                    "`{head}` has no option `{option}`; it has {}",
-                    list(allowed.iter().copied())
-                ));
-            }
-            options.take(option, value).map_err(|error| format!("option `{option}`: {error}"))?;
+        let specs = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, specs)| *specs);
+        let options = Options::read(head, specs, words)?;
+        if RANGES.iter().filter(|range| options.has(range)).count() > 1 {
+            return Err(format!("only one of {} can find the range", list(RANGES.iter().map(|r| r.name))));
         }
-        if [options.mse, options.entropy, options.percentile.is_some()].iter().filter(|set| **set).count() > 1
-        {
-            return Err("only one of `mse`, `entropy` and `percentile` can find the range".to_owned());
+        if options.has(&SPARSITY) && options.has(&N_OF_M) {
+            return Err("only one of `sparsity` and `n-of-m` can say what goes".to_owned());
         }
         let quantize = Self { kind, options };
         // What the library refuses is refused before anything is read.
-        let check = quantize.stage().and_then(|stage| stage.check());
+        let check = quantize.stage(false).and_then(|stage| stage.check());
         check.map_err(|error| error.to_string()).map(|()| quantize)
     }
 }
@@ -153,13 +248,22 @@ fn kind(text: &str) -> Parsed<Kind> {
             let (bits, grain) = rest.split_once(':').unwrap_or((rest, "channel"));
             Ok(Kind::Uniform(number(bits)?, grain_of(grain)?))
         }
-        "planes" => {
+        "gptq" => {
+            let (bits, grain) = rest.split_once(':').unwrap_or((rest, "channel"));
+            Ok(Kind::Gptq(number(bits)?, own_scales(grain)?))
+        }
+        "distill" => {
+            let (rest, adversarial) = match rest.strip_suffix(ADVERSARIAL) {
+                Some(rest) => (rest, true),
+                None => (rest, false),
+            };
+            let (bits, grain) = rest.split_once(':').unwrap_or((rest, "channel"));
+            Ok(Kind::Distill(number(bits)?, own_scales(grain)?, adversarial))
+        }
+        "multi-scale" => {
             let (bits, grain) = rest.split_once(':').unwrap_or((rest, "channel"));
             let bits = bits.split('+').map(number).collect::<Parsed<_>>()?;
-            match grain_of(grain)? {
-                Grain::Model => Err("planes have scales per `channel`, `tensor` or `group:SIZE`".to_owned()),
-                grain => Ok(Kind::Planes(bits, grain)),
-            }
+            Ok(Kind::MultiScale(bits, own_scales(grain)?))
         }
         "fixed" => {
             let (integer, fraction) =
@@ -170,75 +274,25 @@ fn kind(text: &str) -> Parsed<Kind> {
     }
 }
 
-fn grain_of(word: &str) -> Parsed<Grain> {
-    match (word, word.strip_prefix("group:")) {
-        ("channel", _) => Ok(Grain::Channel),
-        ("tensor", _) => Ok(Grain::Tensor),
-        ("model", _) => Ok(Grain::Model),
-        (_, Some(size)) => Ok(Grain::Group(count(size)?)),
-        _ => Err(format!("`{word}` is none of `channel`, `tensor`, `model` and `group:SIZE`")),
-    }
-}
-
-impl Options {
-    fn take(&mut self, option: &str, value: &str) -> Parsed<()> {
-        match option {
-            "keep" => self.keep.push(pattern(value)?),
-            "percentile" => {
-                self.percentile = Some(value.parse().map_err(|_| format!("`{value}` is no number"))?);
-            }
-            _ if !value.is_empty() => return Err("it takes no value".to_owned()),
-            "affine" => self.affine = true,
-            "mse" => self.mse = true,
-            "entropy" => self.entropy = true,
-            "f16-scales" => self.f16_scales = true,
-            "refitted" => self.refitted = true,
-            _ => self.saturate = true,
-        }
-        Ok(())
-    }
-}
-
 /// As it would be written, options in a fixed order.
 impl Display for Quantize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Uniform(bits, grain) => write!(f, "uniform:{bits}:{grain}")?,
-            Kind::Planes(bits, grain) => {
+            Kind::Gptq(bits, grain) => write!(f, "gptq:{bits}:{grain}")?,
+            Kind::Distill(bits, grain, adversarial) => {
+                write!(f, "distill:{bits}:{grain}{}", if *adversarial { ADVERSARIAL } else { "" })?;
+            }
+            Kind::MultiScale(bits, grain) => {
                 let bits: Vec<String> = bits.iter().map(ToString::to_string).collect();
-                write!(f, "planes:{}:{grain}", bits.join("+"))?;
+                write!(f, "multi-scale:{}:{grain}", bits.join("+"))?;
             }
             Kind::Fixed(integer, fraction) => write!(f, "fixed:{integer}.{fraction}")?,
             Kind::Float(format) => {
                 f.write_str(FLOATS.iter().find(|(_, other)| other == format).map_or("", |(name, _)| name))?;
             }
         }
-        let options = &self.options;
-        for (set, name) in [
-            (options.affine, "affine"),
-            (options.mse, "mse"),
-            (options.entropy, "entropy"),
-            (options.f16_scales, "f16-scales"),
-            (options.refitted, "refitted"),
-            (options.saturate, "saturate"),
-        ] {
-            if set {
-                write!(f, ",{name}")?;
-            }
-        }
-        options.percentile.iter().try_for_each(|p| write!(f, ",percentile={p}"))?;
-        options.keep.iter().try_for_each(|pattern| write!(f, ",keep={pattern}"))
-    }
-}
-
-impl Display for Grain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Channel => f.write_str("channel"),
-            Self::Tensor => f.write_str("tensor"),
-            Self::Model => f.write_str("model"),
-            Self::Group(size) => write!(f, "group:{size}"),
-        }
+        self.options.fmt(f)
     }
 }
 
@@ -254,8 +308,13 @@ mod tests {
             "uniform:4:group:32,affine,f16-scales",
             "uniform:2:model,mse,keep=re:fc.*,keep=head",
             "uniform:4:channel,percentile=99.5",
-            "planes:2+2+4:channel,refitted",
-            "planes:4+4:group:64,f16-scales",
+            "gptq:4:channel",
+            "gptq:3:group:128,affine,mse,damp=0.05,block=64,act-order,sparsity=0.5,keep=fc",
+            "gptq:4:group:32,hqq,f16-scales,static-groups,n-of-m=2:4",
+            "distill:4:channel",
+            "distill:4:group:64:adversarial,mse,steps=100",
+            "multi-scale:2+2+4:channel,refitted",
+            "multi-scale:4+4:group:64,f16-scales",
             "fixed:2.5",
             "f16",
             "bf16,saturate,keep=fc",
@@ -264,6 +323,8 @@ mod tests {
             assert_eq!(text.parse::<Quantize>().unwrap().to_string(), text);
         }
         assert_eq!("uniform:8".parse::<Quantize>(), "uniform:8:channel".parse());
+        assert_eq!("uniform:4:g128".parse::<Quantize>(), "uniform:4:group:128".parse());
+        assert_eq!("multi-scale:2+2+4".parse::<Quantize>(), "multi-scale:2+2+4:channel".parse());
     }
 
     #[test]
@@ -275,13 +336,28 @@ mod tests {
             ("uniform:1:channel", "use affine"),
             ("uniform:8:row", "`group:SIZE`"),
             ("uniform:8:group:0", "above 0"),
+            ("uniform:8:g0", "above 0"),
+            ("uniform:8:gray", "`group:SIZE`"),
             ("uniform:8:channel,mse,entropy", "only one of"),
+            ("uniform:8:channel,mse,hqq", "only one of `mse`, `hqq`"),
+            ("uniform:4:channel,act-order", "no option `act-order`"),
+            ("gptq:4:model", "its scales are per"),
+            ("gptq:1:channel", "use affine"),
+            ("gptq:4:channel,damp=0", "must be above 0"),
+            ("gptq:4:channel,damp=much", "no number"),
+            ("gptq:4:channel,block=0", "above 0"),
+            ("gptq:4:channel,sparsity=1", "outside [0, 1)"),
+            ("gptq:4:channel,n-of-m=4:2", "cannot keep 4 of every 2"),
+            ("gptq:4:channel:adversarial", "is none of"),
+            ("distill:9:channel", "9 bits are outside 1 to 8"),
+            ("distill:4:channel:friendly", "is none of"),
+            ("distill:4:channel,steps=0", "above 0"),
             ("uniform:8:channel,percentile=0", "outside (0, 100]"),
             ("uniform:8:channel,affine=1", "no value"),
             ("uniform:8:channel,saturate", "no option `saturate`"),
             ("uniform:8:channel,keep=re:(", "re:("),
-            ("planes:1+4", "first plane"),
-            ("planes:2+2:model", "`group:SIZE`"),
+            ("multi-scale:1+4", "first plane"),
+            ("multi-scale:2+2:model", "`group:SIZE`"),
             ("fixed:9.9", "outside 2 to 16"),
             ("fixed:8", "INTEGER.FRACTION"),
         ] {

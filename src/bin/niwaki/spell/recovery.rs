@@ -9,6 +9,9 @@ pub(crate) enum Give {
     LeastSquares,
     /// Folds the mean of what went into biases
     MeanFold,
+    /// Moves the weights that stay to make up for single weights that went
+    #[value(name = "sparsegpt")]
+    SparseGpt,
     /// Estimates the means and variances of batch norms again
     BatchNorm,
 }
@@ -19,6 +22,7 @@ impl std::fmt::Display for Give {
         f.write_str(match self {
             Self::LeastSquares => "least-squares",
             Self::MeanFold => "mean-fold",
+            Self::SparseGpt => "sparsegpt",
             Self::BatchNorm => "batch-norm",
         })
     }

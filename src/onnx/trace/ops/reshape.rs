@@ -62,7 +62,7 @@ fn between(step: &mut Step<'_, '_, '_>) {
 type Range = std::ops::Range<usize>;
 
 /// Runs of axes on both sides that hold the same places, as short as they can be.
-fn segments(from: &[usize], to: &[usize]) -> Vec<(Range, Range)> {
+pub(in crate::onnx::trace) fn segments(from: &[usize], to: &[usize]) -> Vec<(Range, Range)> {
     let (mut i, mut j) = (0, 0);
     let mut found = Vec::new();
     while i < from.len() || j < to.len() {
