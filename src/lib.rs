@@ -119,6 +119,9 @@ assert_eq!(codes.bytes(), 4 + 4); // a code each, and one scale
 # }
 ```
 
+Two and three bits cost accuracy that no layer can give back alone. [`distill`] trains the whole network while its
+weights are rounded, against the original's own answers; gradients come from your engine.
+
 # Features
 
 | feature | default | what it adds |
@@ -145,6 +148,7 @@ mod kernel;
 mod nothing;
 
 pub mod compress;
+pub mod distill;
 pub mod evidence;
 pub mod format;
 pub mod importance;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Families from the ground up. Those on one line may use each other.
-const FLOORS: [&[&str]; 13] = [
+const FLOORS: [&[&str]; 14] = [
     &["error", "element", "nothing"],
     &["kernel"],
     &["model"],
@@ -19,6 +19,7 @@ const FLOORS: [&[&str]; 13] = [
     &["rescale"],
     &["format"],
     &["compress"],
+    &["distill"],
     &["onnx"],
     &["lib"],
 ];

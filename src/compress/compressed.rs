@@ -70,7 +70,7 @@ impl<F: PartialEq> PartialEq for Compressed<F> {
 
 impl<F: Element> Compressed<F> {
     /// Puts the pruned parameters and the codes together.
-    pub(super) fn assemble(
+    pub(crate) fn assemble(
         original: &Model<F>,
         pruned: Model<F>,
         quantized: Vec<(String, QuantizedTensor)>,

@@ -4,6 +4,7 @@ mod affine;
 mod bits;
 mod blocks;
 mod carry;
+mod coding;
 mod distillation;
 mod element_wise;
 mod encode;
@@ -29,6 +30,8 @@ mod uniform_tests;
 use std::fmt::Debug;
 
 use crate::{Element, Evidence, Layer, Model, Needs, Result};
+
+pub(crate) use coding::Coding;
 
 pub use affine::Affine;
 pub use bits::{Bits, GroupSize};
