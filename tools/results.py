@@ -68,24 +68,26 @@ class Tool:
 
     def compress(self, model, sparsity, criterion, recover=(), calibration=None, more=()):
         """The pruned network, or None if the tool refused, which `failed` keeps."""
-        key = (str(model), sparsity, criterion, recover, str(calibration), more)
+        words = ["--importance", criterion, "--prune", f"channel={sparsity}", *more]
+        for name in recover:
+            words += ["--recover", name]
+        return self.call(model, (*words, *(("--calibration", str(calibration)) if calibration else ())))
+
+    def call(self, model, words):
+        """The network that these words make, or None if the tool refused, which `failed` keeps."""
+        key = (str(model), words)
         if key not in self.made:
             self.made[key] = self.run(*key)
         return self.made[key]
 
-    def run(self, model, sparsity, criterion, recover, calibration, more):
-        key = f"{self.print} {model} {sparsity} {criterion} {recover} {calibration} {more}"
-        out = self.work / f"{Path(model).stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.onnx"
-        told = f"{Path(model).stem} {criterion} {sparsity} {' '.join(recover)} {' '.join(more)}"
+    def run(self, model, words):
+        key = hashlib.sha256(f"{self.print} {model} {words}".encode()).hexdigest()[:12]
+        out = self.work / f"{Path(model).stem}-{key}.onnx"
+        told = f"{Path(model).stem} {' '.join(word for word in words if '/' not in word)}"
         report = out.with_suffix(".json")
         if not report.exists():
-            command = [str(self.binary), "compress", model, "-o", str(out), "--importance", criterion]
-            command += ["--prune", f"channel={sparsity}", "--json", "--quiet", *more]
-            for name in recover:
-                command += ["--recover", name]
-            if calibration != "None":
-                command += ["--calibration", calibration]
             start = time.perf_counter()
+            command = [str(self.binary), "compress", model, "-o", str(out), "--json", "--quiet", *words]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             print(f"{time.perf_counter() - start:6.1f} s  {told}", file=sys.stderr, flush=True)
             if done.returncode != 0:
@@ -387,6 +389,103 @@ def nets(tool, _shared, quick):
     return {"nets": f"{command(line)}\n\n{versions(tool, 'random weights, so only sizes mean anything')}\n\n{table(head, rows)}"}
 
 
+# Words behind --quantize, BITS in place of bits, and whether they get the calibration inputs.
+ROUNDINGS = [
+    ("uniform:BITS:channel", False),
+    ("uniform:BITS:channel,mse", False),
+    ("uniform:BITS:channel,mse", True),
+    ("uniform:BITS:channel,hqq", False),
+    ("uniform:BITS:channel,affine", False),
+    ("uniform:BITS:channel,affine,mse", True),
+    ("uniform:BITS:channel,affine,hqq", False),
+    ("uniform:BITS:channel,mse --correct-bias", True),
+    ("uniform:BITS:channel,mse --equalize --correct-bias", True),
+    ("uniform:BITS:channel,mse --awq --correct-bias", True),
+    ("gptq:BITS:channel", True),
+    ("gptq:BITS:channel,mse", True),
+    ("gptq:BITS:channel,mse,act-order", True),
+    ("gptq:BITS:channel,mse --correct-bias", True),
+    ("gptq:BITS:channel,mse --equalize --correct-bias", True),
+    ("gptq:BITS:channel,affine,mse --correct-bias", True),
+    ("distill:BITS:channel", True),
+    ("distill:BITS:channel --correct-bias", True),
+    ("distill:BITS:channel --equalize --correct-bias", True),
+    ("distill:BITS:channel:adversarial", True),
+]
+HALVES = [
+    ("--prune unstructured=0.5,ends --importance wanda", True),
+    ("--prune unstructured=0.5,ends --importance wanda --recover least-squares", True),
+    ("--prune sparsegpt=0.5,ends", True),
+    ("--prune sparsegpt=0.5,ends --quantize gptq:4:channel,mse --correct-bias", True),
+    ("--quantize gptq:4:channel,mse,sparsity=0.5 --correct-bias", True),
+    ("--quantize gptq:4:channel,mse,sparsity=0.5,polish=10 --correct-bias", True),
+]
+
+
+def rounding(tool, shared, quick):
+    """Sections rounding, rounding-errors, halves."""
+    digit_net = shared / "data/mnist-cnn/model.onnx"
+    train, test = digits(shared / "data/mnist10k", "train"), digits(shared / "data/mnist10k", "t10k")
+    digit_inputs = tool.work / "mnist-calibration.npz"
+    np.savez(digit_inputs, x=train[0][:1000])
+    text_net = next((shared / "data/ppocr-cls").glob("*.onnx"))
+    name = session(text_net).get_inputs()[0].name
+    crops = render_text.make(tool.work / "crops", name)
+    text_inputs = tool.work / "crops/calibration.npz"
+    nets = {
+        "digits": (digit_net, ("--calibration", str(digit_inputs)), (), *test),
+        "text": (text_net, ("--calibration", str(text_inputs)), ("--input", f"{name}=1,3,48,192"), *crops["test"]),
+    }
+    right = {net: outputs(model, inputs) for net, (model, _, _, inputs, _) in nets.items()}
+
+    def judge(net, words, data):
+        """(cosine, share right, cells of the report)"""
+        model, calibration, more, inputs, labels = nets[net]
+        made = tool.call(model, (*words.split(), *more, *(calibration if data else ())))
+        if made is None:
+            return "–", "–", ["–"] * 3
+        found = outputs(made.path, inputs)
+        return f"{cosine(found, right[net]):.4f}", percent(float((found.argmax(1) == labels).mean())), learned(made.report)
+
+    columns = [("digits", 4), ("digits", 3), ("text", 4)]
+    before = {net: percent(float((right[net].argmax(1) == labels).mean())) for net, (*_, labels) in nets.items()}
+    rows = [["float", "–", *(cell for net, _ in columns for cell in ("1", before[net]))]]
+    errors = []
+    for words, data in ROUNDINGS[:2] if quick else ROUNDINGS:
+        found = [judge(net, f"--quantize {words.replace('BITS', str(bits))}", data) for net, bits in columns]
+        rows.append([f"`{words.replace('BITS', 'B')}`", "yes" if data else "no", *(c for f in found for c in f[:2])])
+        if words.startswith(("gptq", "distill")):
+            errors.append([f"`{words.replace('BITS', 'B')}`", *(cell for f in found for cell in f[2])])
+    told = [f"{net} {bits} bits:" for net, bits in columns]
+    head = ["words", "data", *(f"{name} {what}" for name in told for what in ("cosine", "right %"))]
+    inner = ["words", *(f"{name} {what}" for name in told for what in ("error", "held out", "rows nearest"))]
+    halves = [["nothing", "1", before["digits"], "1", before["text"]]]
+    for words, data in HALVES[:1] if quick else HALVES:
+        halves.append([f"`{words}`", *(cell for net in nets for cell in judge(net, words, data)[:2])])
+    line = "niwaki compress MODEL -o small.onnx [--calibration INPUTS.npz] --quantize WORDS"
+    note = versions(tool, "1,000 calibration images and 2,000 test images of digits; 200 calibration crops and 300 test crops of text")
+    inputs = versions(tool, "the same inputs")
+    return {
+        "rounding": f"{command(line)}\n\n{note}\n\n{table(head, rows)}",
+        "rounding-errors": f"{inputs}\n\n{table(inner, errors)}",
+        "halves": f"{inputs}\n\n" + table(["words", "digits cosine", "digits right %", "text cosine", "text right %"], halves),
+    }
+
+
+def learned(report):
+    """Cells: error of the weights' outputs and that on held-out samples, as shares of nearest rounding's; rows that
+    keep nearest rounding."""
+    found = [layer["stored"]["learned"] for layer in report["layers"] if layer["stored"] and layer["stored"]["learned"]]
+    if not found:
+        return ["–"] * 3
+
+    def share(pairs):
+        return f"{sum(p['error'] for p in pairs) / sum(p['nearest'] for p in pairs):.2f}" if pairs else "–"
+
+    held_out = share([f["held_out"] for f in found if f["held_out"]])
+    return [share(found), held_out, f"{sum(f['rows_nearest'] for f in found)} of {sum(f['rows'] for f in found)}"]
+
+
 def replace(text, name, body):
     """The text with the block of this name replaced."""
     mark, end = f"<!-- {name} -->", "<!-- end -->"
@@ -397,7 +496,7 @@ def replace(text, name, body):
     return f"{text[: start + len(mark)]}\n\n{body}\n\n{text[stop:]}"
 
 
-SECTIONS = {"mnist": mnist, "ppocr": ppocr, "nets": nets}
+SECTIONS = {"mnist": mnist, "ppocr": ppocr, "rounding": rounding, "nets": nets}
 
 
 def main():
