@@ -99,7 +99,7 @@ impl Rows {
 }
 
 /// Σ (x − mean)·(x − mean)ᵀ.
-pub(super) fn around_mean(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Array2<f64> {
+pub(crate) fn around_mean(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Array2<f64> {
     let n = rows as f64;
     let mut centred = gram.clone();
     for (mut row, &m) in centred.rows_mut().into_iter().zip(mean) {

@@ -4,8 +4,8 @@ use ndarray::{Array2, ArrayD};
 
 use crate::evidence::objective::{Objective, Rows};
 use crate::importance::{Importance, Score};
-use crate::kernel::{linalg, par};
-use crate::{Element, Error, Layer, Needs, Result};
+use crate::kernel::{linalg, par, sweep};
+use crate::{Element, Layer, Needs, Result};
 
 /// How often a damping that is not enough is raised tenfold.
 const RAISES: i32 = 6;
@@ -78,10 +78,7 @@ impl BrainSurgeon {
     /// # Errors
     /// Not above 0, or not finite.
     pub fn damp(self, damp: f64) -> Result<Self> {
-        if damp > 0.0 && damp.is_finite() {
-            return Ok(Self { damp, ..self });
-        }
-        Err(Error::setting(format!("a damping of {damp} must be above 0 and finite")))
+        Ok(Self { damp: sweep::damping(damp)?, ..self })
     }
 
     /// G as it is, also where something could take the constant.

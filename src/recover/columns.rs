@@ -3,6 +3,7 @@
 use ndarray::{Array1, Array2, ArrayD};
 
 use crate::evidence::Inputs;
+use crate::evidence::objective::around_mean;
 use crate::prune::Plan;
 use crate::recover::Removal;
 use crate::{Element, Error, Kind, Layer, Model, NormRole, Parameter, Result};
@@ -207,11 +208,7 @@ impl<'a, F: Element> Constant<'a, F> {
 /// Σ (x − mean)·(x − mean)ᵀ of a group's columns. A column that spreads by less than 1e-5 of its size is taken as
 /// constant: what is left of it is rounding.
 pub(crate) fn centred(gram: &Array2<f64>, mean: &Array1<f64>, rows: u64) -> Array2<f64> {
-    let n = rows as f64;
-    let mut centred = gram.clone();
-    for (mut row, &m) in centred.rows_mut().into_iter().zip(mean) {
-        row.scaled_add(-n * m, mean);
-    }
+    let mut centred = around_mean(gram, mean, rows);
     let constant: Vec<usize> = (0..mean.len()).filter(|&j| centred[[j, j]] <= 1e-10 * gram[[j, j]]).collect();
     for j in constant {
         centred.row_mut(j).fill(0.0);

@@ -6,7 +6,7 @@ use crate::kernel::par;
 use crate::kernel::sweep::{self, Feedback, LANES, Thinning, Values};
 use crate::recover::columns::{Columns, Constant, centred};
 use crate::recover::{Recovery, Removal};
-use crate::{Element, Error, Model, Needs, Result};
+use crate::{Element, Model, Needs, Result};
 
 /// Gives the weights that stay the values that `SparseGPT` gives them: columns are gone through in order, and what the
 /// loss of a weight does to its row's output is made up for by the columns that follow.
@@ -54,10 +54,7 @@ impl SparseGpt {
     /// # Errors
     /// Not above 0, or not finite.
     pub fn damp(self, damp: f64) -> Result<Self> {
-        if damp > 0.0 && damp.is_finite() {
-            return Ok(Self { damp, ..self });
-        }
-        Err(Error::setting(format!("a damping of {damp} must be above 0 and finite")))
+        Ok(Self { damp: sweep::damping(damp)?, ..self })
     }
 
     /// The Gram matrix as it is, and the bias too.

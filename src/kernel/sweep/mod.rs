@@ -17,8 +17,8 @@ use std::ops::Range;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
-use crate::Element;
 use crate::kernel::{linalg, par};
+use crate::{Element, Error, Result};
 
 pub(crate) use thinning::{Pattern, Thinning, Values};
 
@@ -29,6 +29,17 @@ const BLOCK: usize = 128;
 const SMALL: usize = 16;
 /// Columns whose losses are added up at a time.
 const WIDE: usize = 512;
+
+/// A damping as settings take it, a share of the mean diagonal.
+///
+/// # Errors
+/// Not above 0, or not finite.
+pub(crate) fn damping(damp: f64) -> Result<f64> {
+    if damp > 0.0 && damp.is_finite() {
+        return Ok(damp);
+    }
+    Err(Error::setting(format!("a damping of {damp} must be above 0 and finite")))
+}
 
 /// How often a damping that does not make a matrix positive definite is raised tenfold.
 const RAISES: i32 = 6;

@@ -7,6 +7,7 @@ mod polish;
 #[cfg(test)]
 mod tests;
 
+use crate::kernel::sweep;
 use crate::model::Sparsity;
 use crate::{Element, Error, Parameter, Result};
 
@@ -110,10 +111,7 @@ impl Gptq {
     /// # Errors
     /// Not above 0, or not finite.
     pub fn damp(self, damp: f64) -> Result<Self> {
-        if damp > 0.0 && damp.is_finite() {
-            return Ok(Self { damp, ..self });
-        }
-        Err(Error::setting(format!("a damping of {damp} must be above 0 and finite")))
+        Ok(Self { damp: sweep::damping(damp)?, ..self })
     }
 
     /// Columns among which [`sparsity`](Self::sparsity) looks for the weights that go: at least 1. Codes do not depend
