@@ -15,4 +15,5 @@ pub(crate) mod round;
 pub(crate) mod sample;
 pub(crate) mod seed;
 pub(crate) mod select;
+pub(crate) mod simd;
 pub(crate) mod sweep;

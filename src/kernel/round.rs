@@ -2,6 +2,7 @@
 //! no room for a fraction, so the addition itself rounds, and the low bits of the sum are the integer.
 
 use crate::Element;
+use crate::kernel::simd::vectorized;
 
 /// Codes that are made together.
 const RUN: usize = 256;
@@ -58,11 +59,17 @@ impl<F: Element> Step<F> {
 pub(crate) fn codes<F: Element>(values: &[F], step: Step<F>, codes: &mut [u8]) -> usize {
     // A division is exact at ties where a product with the reciprocal is not, and memory is slower than it.
     // Words first and bytes after: each loop fills whole vectors, one loop for both would not.
-    let mut words = [0u32; RUN];
-    for (codes, values) in codes.chunks_mut(RUN).zip(values.chunks(RUN)) {
-        words.iter_mut().zip(values).for_each(|(word, &x)| *word = step.word(x));
-        codes.iter_mut().zip(&words).for_each(|(code, &word)| *code = (word as u8).wrapping_add(step.zero));
-    }
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut words = [0u32; RUN];
+            for (codes, values) in codes.chunks_mut(RUN).zip(values.chunks(RUN)) {
+                words.iter_mut().zip(values).for_each(|(word, &x)| *word = step.word(x));
+                let bytes = codes.iter_mut().zip(&words);
+                bytes.for_each(|(code, &word)| *code = (word as u8).wrapping_add(step.zero));
+            }
+        },
+    );
     count_other(codes, step.zero)
 }
 
