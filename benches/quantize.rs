@@ -18,6 +18,18 @@ fn int8(criterion: &mut Criterion) {
             || (),
             |()| Uniform::int8().quantize(&Layer::new(&parameter)),
         );
+        let mut old = Uniform::int8().quantize(&Layer::new(&parameter)).ok();
+        common::beside(
+            &mut group,
+            "int8 per channel, range and codes, memory kept",
+            shape,
+            || common::read(parameter.values()),
+            || (),
+            |()| {
+                let memory = old.take().expect("the last run left one");
+                old = Uniform::int8().requantize(&Layer::new(&parameter), memory).ok();
+            },
+        );
     }
     group.finish();
 }

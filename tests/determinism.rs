@@ -13,8 +13,8 @@ use ndarray::Array2;
 
 use digits::{Digits, Network, read_model};
 use niwaki::importance::{
-    BrainSurgeon, GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random, StdDev, Subset,
-    Taylor, TotalConfidence, Wanda,
+    BrainSurgeon, GeometricMedian, GradientCompare, Importance, Magnitude, MaxActivation, Penalty, Random,
+    StdDev, Subset, Taylor, TotalConfidence, Wanda,
 };
 use niwaki::prune::{
     Channel, FeatureMap, Modules, NOfM, Pruner, Scope, Shrink, SparseGpt, Sparsity, Tiles, Unstructured,
@@ -42,6 +42,7 @@ fn pipelines() -> Vec<(&'static str, Boxed)> {
     add("max activation", Box::new(MaxActivation::new()), Box::new(Channel::new(half())));
     add("std of activations", Box::new(StdDev::of_activations()), Box::new(FeatureMap::new(half())));
     add("std of weights", Box::new(StdDev::of_weights()), Box::new(Unstructured::new(half())));
+    add("geometric median", Box::new(GeometricMedian::new()), Box::new(Channel::new(half())));
     add("total confidence", Box::new(TotalConfidence::new()), Box::new(FeatureMap::new(half())));
     add("gradient compare", Box::new(GradientCompare::update()), Box::new(Tiles::new(4, 9, half())));
     add("subset", Box::new(Subset::new()), Box::new(Channel::new(half()).scope(Scope::Global)));

@@ -2,6 +2,7 @@
 
 mod brain_surgeon;
 mod discrepancy;
+mod geometric_median;
 mod gradient_compare;
 mod magnitude;
 mod max_activation;
@@ -28,6 +29,7 @@ use crate::{Element, Error, Evidence, Layer, Model, Needs, Parameter, Result};
 pub use crate::kernel::reduce::Norm;
 pub use brain_surgeon::BrainSurgeon;
 pub(crate) use brain_surgeon::Surgery;
+pub use geometric_median::GeometricMedian;
 pub use gradient_compare::GradientCompare;
 pub use magnitude::Magnitude;
 pub use max_activation::MaxActivation;

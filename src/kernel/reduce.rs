@@ -5,6 +5,7 @@
 
 use crate::Element;
 use crate::kernel::par;
+use crate::kernel::simd::vectorized;
 
 const LANES: usize = 16;
 /// Elements summed in the element type before the sum moves to f64.
@@ -14,23 +15,28 @@ const RUN: usize = 32 * LANES;
 #[expect(clippy::inline_always, reason = "the closure has to end up in the loop for vector code")]
 #[inline(always)]
 fn sum_by<F: Element>(values: &[F], f: impl Fn(F) -> F) -> f64 {
-    let mut total = [0.0; LANES];
-    for run in values.chunks(RUN) {
-        let (chunks, rest) = run.as_chunks::<LANES>();
-        // Zeros in place of what is missing: with a second loop the lanes would not stay in registers.
-        let mut last = [F::zero(); LANES];
-        last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
-        let mut lanes = last.map(&f);
-        for chunk in chunks {
-            for lane in 0..LANES {
-                lanes[lane] += f(chunk[lane]);
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut total = [0.0; LANES];
+            for run in values.chunks(RUN) {
+                let (chunks, rest) = run.as_chunks::<LANES>();
+                // Zeros in place of what is missing: with a second loop the lanes would not stay in registers.
+                let mut last = [F::zero(); LANES];
+                last.iter_mut().zip(rest).for_each(|(to, &x)| *to = x);
+                let mut lanes = last.map(&f);
+                for chunk in chunks {
+                    for lane in 0..LANES {
+                        lanes[lane] += f(chunk[lane]);
+                    }
+                }
+                for lane in 0..LANES {
+                    total[lane] += lanes[lane].widen();
+                }
             }
-        }
-        for lane in 0..LANES {
-            total[lane] += lanes[lane].widen();
-        }
-    }
-    total.iter().sum()
+            total.iter().sum()
+        },
+    )
 }
 
 /// Σ |x|
@@ -51,13 +57,19 @@ pub(crate) fn sum<F: Element>(values: &[F]) -> f64 {
 /// max |x|; 0 for an empty slice.
 pub(crate) fn abs_max<F: Element>(values: &[F]) -> F {
     let larger = |a: F, b: F| if b > a { b } else { a };
-    let mut lanes = [F::zero(); LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, x.abs());
-        }
-    }
+    let lanes = vectorized(
+        #[inline(always)]
+        || {
+            let mut lanes = [F::zero(); LANES];
+            for chunk in chunks {
+                for (lane, &x) in lanes.iter_mut().zip(chunk) {
+                    *lane = larger(*lane, x.abs());
+                }
+            }
+            lanes
+        },
+    );
     lanes.iter().copied().chain(rest.iter().map(|x| x.abs())).fold(F::zero(), larger)
 }
 
@@ -76,13 +88,17 @@ pub(crate) fn min_max<F: Element>(values: &[F]) -> (F, F) {
     (low, highs.iter().chain(rest).copied().fold(F::neg_infinity(), more))
 }
 
-#[inline(never)]
 fn pick_lanes<F: Element>(run: &[[F; LANES]], lanes: &mut [F; LANES], pick: impl Fn(F, F) -> F) {
-    let mut own = *lanes;
-    for chunk in run {
-        own.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane = pick(*lane, x));
-    }
-    *lanes = own;
+    vectorized(
+        #[inline(always)]
+        || {
+            let mut own = *lanes;
+            for chunk in run {
+                own.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane = pick(*lane, x));
+            }
+            *lanes = own;
+        },
+    );
 }
 
 /// (min, max) of a long slice, on all threads.
@@ -181,21 +197,26 @@ fn columns_by<F: Element>(
 ) {
     let width = total.len();
     let mut partial = vec![F::zero(); width];
-    for run in values.chunks(width * (RUN / LANES)) {
-        partial.fill(F::zero());
-        // Two rows at a time: half the traffic of the partials.
-        let pairs = run.chunks_exact(2 * width);
-        for (at, &x) in partial.iter_mut().zip(pairs.remainder()) {
-            *at = each(x);
-        }
-        for pair in pairs {
-            let (upper, lower) = pair.split_at(width);
-            for ((at, &x), &y) in partial.iter_mut().zip(upper).zip(lower) {
-                *at = join(*at, join(each(x), each(y)));
+    vectorized(
+        #[inline(always)]
+        || {
+            for run in values.chunks(width * (RUN / LANES)) {
+                partial.fill(F::zero());
+                // Two rows at a time: half the traffic of the partials.
+                let pairs = run.chunks_exact(2 * width);
+                for (at, &x) in partial.iter_mut().zip(pairs.remainder()) {
+                    *at = each(x);
+                }
+                for pair in pairs {
+                    let (upper, lower) = pair.split_at(width);
+                    for ((at, &x), &y) in partial.iter_mut().zip(upper).zip(lower) {
+                        *at = join(*at, join(each(x), each(y)));
+                    }
+                }
+                total.iter_mut().zip(&partial).for_each(|(sum, &p)| *sum = norm.join(*sum, p.widen()));
             }
-        }
-        total.iter_mut().zip(&partial).for_each(|(sum, &p)| *sum = norm.join(*sum, p.widen()));
-    }
+        },
+    );
 }
 
 /// Rows that one task takes at the least, so that the partials of its columns are few beside what it reads.

@@ -3,6 +3,7 @@
 use crate::Element;
 use crate::kernel::bits::{self, WORD};
 use crate::kernel::par;
+use crate::kernel::simd::vectorized;
 
 /// Which elements of an array stay, one bit each.
 ///
@@ -45,7 +46,11 @@ impl Mask {
     ) -> Self {
         let mut words = vec![0u64; values.len().div_ceil(WORD)];
         par::zip_chunks_mut(values, par::CHUNK, &mut words, par::CHUNK / WORD, |k, values, words| {
-            bits::pack(values, words, rule(k));
+            let rule = rule(k);
+            vectorized(
+                #[inline(always)]
+                || bits::pack(values, words, rule),
+            );
         });
         Self { shape: shape.to_vec(), words }
     }
@@ -79,9 +84,14 @@ impl Mask {
     pub fn apply<F: Element>(&self, values: &mut [F]) {
         par::zip_chunks_mut(&self.words, par::CHUNK / WORD, values, par::CHUNK, |_, words, values| {
             let (blocks, rest) = values.as_chunks_mut::<WORD>();
-            for (&word, block) in words.iter().zip(blocks) {
-                bits::zero_unset(word, block);
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (&word, block) in words.iter().zip(blocks) {
+                        bits::zero_unset(word, block);
+                    }
+                },
+            );
             let word = words.last().copied().unwrap_or_default();
             for (bit, value) in rest.iter_mut().enumerate() {
                 *value = if word >> bit & 1 == 1 { *value } else { F::zero() };

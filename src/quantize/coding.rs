@@ -103,7 +103,7 @@ impl Coding {
 
     /// The nearest codes of these values.
     pub(crate) fn encode<F: Element>(&self, values: &[F]) -> QuantizedTensor {
-        let encoded = encode::with_fits(values, self.blocks, self.grid, self.fits.clone());
+        let encoded = encode::with_fits(values, self.blocks, self.grid, Vec::new(), self.fits.clone());
         let zero_points =
             if self.grid.is_symmetric() { Vec::new() } else { self.fits.iter().map(|f| f.zero).collect() };
         let (bytes, nonzero) = (vec![encoded.bytes], encoded.nonzero);

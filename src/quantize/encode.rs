@@ -19,6 +19,12 @@ pub(crate) struct Encoded {
     pub(crate) nonzero: usize,
 }
 
+/// Memory for the packed codes of `n` weights: what is given, where it is large enough. All of it is to be written.
+fn bytes_for(n: usize, bits: u32, mut memory: Vec<u8>) -> Vec<u8> {
+    memory.resize(pack::len(n, bits).unwrap_or(0), 0);
+    memory
+}
+
 /// Fits each block and codes it while it is in the cache. For contiguous blocks only.
 ///
 /// `fit` gets the flat index of the block's first weight.
@@ -26,10 +32,11 @@ pub(crate) fn fused<F: Element>(
     values: &[F],
     blocks: Blocks,
     grid: Grid,
+    memory: Vec<u8>,
     fit: impl Fn(usize, &[F]) -> Result<Fit> + Sync + Send,
 ) -> Result<Encoded> {
     let bits = grid.bits.get();
-    let mut bytes = vec![0; pack::len(values.len(), bits).unwrap_or(0)];
+    let mut bytes = bytes_for(values.len(), bits, memory);
     let mut fits = vec![Fit::NONE; blocks.scales];
     // A task is whole rows, or whole blocks of a single row, and starts at a whole byte.
     let (unit, per_unit) = match blocks.outer {
@@ -69,10 +76,16 @@ pub(crate) fn fused<F: Element>(
 }
 
 /// Codes weights whose steps are known.
-pub(crate) fn with_fits<F: Element>(values: &[F], blocks: Blocks, grid: Grid, fits: Vec<Fit>) -> Encoded {
+pub(crate) fn with_fits<F: Element>(
+    values: &[F],
+    blocks: Blocks,
+    grid: Grid,
+    memory: Vec<u8>,
+    fits: Vec<Fit>,
+) -> Encoded {
     let bits = grid.bits.get();
     let steps: Vec<Step<F>> = fits.iter().map(|&fit| grid.step(fit)).collect();
-    let mut bytes = vec![0; pack::len(values.len(), bits).unwrap_or(0)];
+    let mut bytes = bytes_for(values.len(), bits, memory);
     let tasks = values.chunks(CHUNK).zip(bytes.chunks_mut(CHUNK / 8 * bits as usize));
     let mut tasks: Vec<_> = tasks.map(|(values, bytes)| (values, bytes, 0)).collect();
     par::for_chunks_mut(&mut tasks, 1, |k, task| {
@@ -103,7 +116,7 @@ pub(crate) fn with_fits<F: Element>(values: &[F], blocks: Blocks, grid: Grid, fi
 /// Packs codes of a byte each.
 pub(crate) fn packed(codes: &[u8], blocks: Blocks, grid: Grid, fits: Vec<Fit>) -> Encoded {
     let bits = grid.bits.get();
-    let mut bytes = vec![0; pack::len(codes.len(), bits).unwrap_or(0)];
+    let mut bytes = bytes_for(codes.len(), bits, Vec::new());
     par::zip_chunks_mut(codes, CHUNK, &mut bytes, CHUNK / 8 * bits as usize, |_, codes, bytes| {
         u8::pack(codes, bits, bytes);
     });

@@ -179,6 +179,11 @@ impl QuantizedTensor {
         self.parts().iter().map(|part| part.bytes.len()).sum()
     }
 
+    /// The memory of its codes, for others.
+    pub(super) fn into_memory(self) -> Vec<u8> {
+        self.planes.into_iter().next().unwrap_or_default()
+    }
+
     /// Wraps dense packed codes, of which `nonzero` elements decode to something; takes the sparse form when that
     /// has fewer bytes.
     pub(crate) fn assemble(

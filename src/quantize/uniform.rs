@@ -146,6 +146,49 @@ impl Uniform {
         Self { rounding: rounding.into(), ..self }
     }
 
+    /// [`quantize`](Quantizer::quantize), with the memory of a tensor that is not needed any more: one that is quantized
+    /// again and again, as in training, then costs no fresh memory, which takes a system longer to clear than codes
+    /// take to be found. The answer does not depend on `old`.
+    ///
+    /// ```
+    /// use ndarray::array;
+    /// use niwaki::quantize::{Quantizer, Uniform};
+    /// use niwaki::{Layer, Parameter};
+    ///
+    /// # fn main() -> niwaki::Result<()> {
+    /// let (before, after) = (array![[0.5f32, -1.0], [0.2, 0.1]], array![[0.4f32, -1.0], [0.3, 0.1]]);
+    /// let codes = Uniform::int8().quantize(&Layer::new(&Parameter::linear("fc", before)))?;
+    /// let trained = Parameter::linear("fc", after);
+    /// let again = Uniform::int8().requantize(&Layer::new(&trained), codes)?;
+    /// assert_eq!(again, Uniform::int8().quantize(&Layer::new(&trained))?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`quantize`](Quantizer::quantize).
+    pub fn requantize<F: Element>(
+        &self,
+        layer: &Layer<'_, F>,
+        old: QuantizedTensor,
+    ) -> Result<QuantizedTensor> {
+        self.quantize_in(layer, old.into_memory())
+    }
+
+    fn quantize_in<F: Element>(&self, layer: &Layer<'_, F>, memory: Vec<u8>) -> Result<QuantizedTensor> {
+        let (parameter, context) = (layer.parameter(), format!("layer `{}`", layer.name()));
+        let scope = self.grain.scope(parameter);
+        self.scheme(scope).check().map_err(|error| error.context(&context))?;
+        if scope == Scope::Model {
+            return Err(Error::unsupported(format!(
+                "{context}: one scale for the whole model takes all its layers: use `quantize_model`"
+            )));
+        }
+        let blocks = Blocks::new(parameter.shape(), scope).map_err(|error| error.context(&context))?;
+        let encoded = self.of(layer).encode(layer, blocks, memory);
+        self.round(layer, scope, blocks, encoded.map_err(|error| error.context(&context))?)
+    }
+
     pub(super) fn is_per_model(&self) -> bool {
         self.grain == Grain::Model
     }
@@ -158,12 +201,12 @@ impl Uniform {
         Scheme::Int { bits: self.bits, symmetry: self.symmetry, scope, scales: self.scales }
     }
 
-    fn encode<F: Element>(&self, layer: &Layer<'_, F>, blocks: Blocks) -> Result<Encoded> {
+    fn encode<F: Element>(&self, layer: &Layer<'_, F>, blocks: Blocks, memory: Vec<u8>) -> Result<Encoded> {
         let (values, grid) = (layer.parameter().values(), self.grid());
         let columns = self.columns(layer)?;
         let min_max = self.range == Range::MinMax;
         if blocks.is_contiguous() && blocks.scales > 1 {
-            return encode::fused(values, blocks, grid, |start, block| {
+            return encode::fused(values, blocks, grid, memory, |start, block| {
                 let (low, high) = if !min_max {
                     self.range.find(grid, &[piece(block, columns.as_ref(), start)])
                 } else if grid.is_symmetric() {
@@ -188,7 +231,7 @@ impl Uniform {
             };
             par::map(blocks.scales, fit).into_iter().collect()
         };
-        Ok(encode::with_fits(values, blocks, grid, fits?))
+        Ok(encode::with_fits(values, blocks, grid, memory, fits?))
     }
 
     /// What each input column weighs, where the range asks for it.
@@ -246,17 +289,7 @@ impl Uniform {
 
 impl<F: Element> Quantizer<F> for Uniform {
     fn quantize(&self, layer: &Layer<'_, F>) -> Result<QuantizedTensor> {
-        let (parameter, context) = (layer.parameter(), format!("layer `{}`", layer.name()));
-        let scope = self.grain.scope(parameter);
-        self.scheme(scope).check().map_err(|error| error.context(&context))?;
-        if scope == Scope::Model {
-            return Err(Error::unsupported(format!(
-                "{context}: one scale for the whole model takes all its layers: use `quantize_model`"
-            )));
-        }
-        let blocks = Blocks::new(parameter.shape(), scope).map_err(|error| error.context(&context))?;
-        let encoded = self.of(layer).encode(layer, blocks).map_err(|error| error.context(&context))?;
-        self.round(layer, scope, blocks, encoded)
+        self.quantize_in(layer, Vec::new())
     }
 
     fn quantize_model(
@@ -287,7 +320,7 @@ impl<F: Element> Quantizer<F> for Uniform {
         let one = |layer: &Layer<'_, F>| {
             let parameter = layer.parameter();
             let blocks = Blocks::new(parameter.shape(), Scope::Model)?;
-            let encoded = encode::with_fits(parameter.values(), blocks, self.grid(), vec![fit]);
+            let encoded = encode::with_fits(parameter.values(), blocks, self.grid(), Vec::new(), vec![fit]);
             Ok((layer.name().to_owned(), self.round(layer, Scope::Model, blocks, encoded)?))
         };
         layers.iter().map(one).collect()

@@ -52,6 +52,19 @@ fn no_weight_is_off_by_more_than_half_a_step_and_zeros_stay() {
 }
 
 #[test]
+fn memory_of_any_other_tensor_gives_the_same_codes() {
+    let parameter = Parameter::linear("w", weights(37, 50, 0.3));
+    let others = [weights(3, 5, 0.0), weights(40, 60, 0.0), weights(37, 50, 0.95)];
+    for quantizer in all() {
+        let fresh = quantize(quantizer, &parameter);
+        for other in &others {
+            let old = quantize(Uniform::int8(), &Parameter::linear("old", other.clone()));
+            assert_eq!(quantizer.requantize(&Layer::new(&parameter), old).unwrap(), fresh, "{quantizer:?}");
+        }
+    }
+}
+
+#[test]
 fn quantizing_what_was_decoded_changes_nothing() {
     for parameter in [weights(37, 50, 0.1), weights(20, 33, 0.0) * 1e-6] {
         for quantizer in all() {

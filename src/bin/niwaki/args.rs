@@ -51,7 +51,7 @@ pub(crate) struct Compress {
     /// by commas
     #[arg(long, value_name = "KIND=AMOUNT", help_heading = "Stages")]
     pub(crate) prune: Vec<Prune>,
-    /// What says how much a weight or unit matters: l0, l1, l2, linf, std-dev, random; with --calibration
+    /// What says how much a weight or unit matters: l0, l1, l2, linf, std-dev, geometric-median, random; with --calibration
     /// max-activation, std-dev-activations, total-confidence, wanda, subset, brain-surgeon; with --snapshot
     /// gradient-compare, gradient-compare:movement, gradient-compare:growth [default: brain-surgeon for sparsegpt, else
     /// l2]

@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use niwaki::importance::{
-    BrainSurgeon, GradientCompare, Importance, Magnitude, MaxActivation, Random, StdDev, Subset,
-    TotalConfidence, Wanda,
+    BrainSurgeon, GeometricMedian, GradientCompare, Importance, Magnitude, MaxActivation, Random, StdDev,
+    Subset, TotalConfidence, Wanda,
 };
 
 use super::{Parsed, list};
@@ -17,6 +17,7 @@ pub(crate) enum Criterion {
     L1,
     L2,
     LInf,
+    GeometricMedian,
     MaxActivation,
     StdDev,
     StdDevActivations,
@@ -31,11 +32,12 @@ pub(crate) enum Criterion {
 }
 
 impl Criterion {
-    const NAMES: [(&'static str, Self); 15] = [
+    const NAMES: [(&'static str, Self); 16] = [
         ("l0", Self::L0),
         ("l1", Self::L1),
         ("l2", Self::L2),
         ("linf", Self::LInf),
+        ("geometric-median", Self::GeometricMedian),
         ("max-activation", Self::MaxActivation),
         ("std-dev", Self::StdDev),
         ("std-dev-activations", Self::StdDevActivations),
@@ -76,6 +78,7 @@ impl Criterion {
             Self::L1 => Box::new(Magnitude::l1()),
             Self::L2 => Box::new(Magnitude::l2()),
             Self::LInf => Box::new(Magnitude::l_inf()),
+            Self::GeometricMedian => Box::new(GeometricMedian::new()),
             Self::MaxActivation => Box::new(MaxActivation::new()),
             Self::StdDev => Box::new(StdDev::of_weights()),
             Self::StdDevActivations => Box::new(StdDev::of_activations()),
