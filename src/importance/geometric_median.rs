@@ -10,13 +10,18 @@ use crate::{Element, Layer, Parameter, Result};
 /// Rows of distances that one task finds.
 const ROWS: usize = 64;
 
-/// Σ ‖w_u − w_v‖₂ over all units v of the layer: the lowest lies nearest to the geometric median of the units, where
-/// others can take its place. A unit of large weights goes too if others are like it.
+/// The sum of the distances of a unit's weights to those of each unit of the layer: the lowest lies nearest to the
+/// geometric median of the units, where others can take its place. A unit of large weights goes too if others are like
+/// it.
+///
+/// ```text
+/// score(u) = Σ_v ‖w_u − w_v‖₂
+/// ```
 ///
 /// A unit's weights are its slice of the output axis, all gates' rows together for a recurrent one; a single weight's
-/// score is |w| times its unit's. Needs no evidence. Distances come from products of f64,
-/// ‖w_u‖² + ‖w_v‖² − 2·⟨w_u, w_v⟩: equal units are at a distance of 0, and ones that differ by less than about 10⁻⁸ of
-/// their norms may be.
+/// score is |w| times its unit's. Needs no evidence. Distances come from products in f64, so that equal units are at a
+/// distance of 0, and ones that differ by less than about 10⁻⁸ of their norms may be. Takes 8 bytes for each pair of
+/// units.
 ///
 /// He, Liu, Wang, Hu, Yang: Filter pruning via geometric median for deep convolutional neural networks acceleration
 /// (2019).
