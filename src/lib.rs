@@ -129,6 +129,7 @@ weights are rounded, against the original's own answers; gradients come from you
 | `rayon` | yes | all cores; the bytes are the same without it |
 | `safetensors` | yes | models and compressed models in safetensors files |
 | `npz` | yes | models in NumPy archives |
+| `gguf` | no | models and compressed models in GGUF files |
 | `regex` | yes | `re:` patterns that name layers |
 | `onnx` | no | ONNX files: read, traced, pruned, written |
 | `rten` | no | running them: evidence, recovery in graph order, comparison (needs Rust 1.94) |

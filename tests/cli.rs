@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ndarray::Array;
-use niwaki::format::{npz, safetensors};
+use niwaki::format::{gguf, npz, safetensors};
 use niwaki::onnx::Graph;
 use niwaki::{Compressed, Model};
 use serde_json::Value;
@@ -191,7 +191,7 @@ fn what_files_get_wrong_is_code_1() {
     fs::create_dir(scene.path("folder.npz")).unwrap();
     for (words, says) in [
         ("inspect none.onnx", "none.onnx: No such file"),
-        ("inspect m.txt", "m.txt: the name should end in .onnx, .safetensors or .npz"),
+        ("inspect m.txt", "m.txt: the name should end in .onnx, .safetensors, .npz or .gguf"),
         ("inspect broken.onnx", "broken.onnx"),
         ("inspect broken.npz", "broken.npz"),
         ("inspect broken.safetensors", "broken.safetensors"),
@@ -731,4 +731,33 @@ fn a_closed_pipe_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn blocks_in_gguf_files() {
+    let scene = Scene::new("gguf");
+    let wave = |rows: usize, columns: usize| {
+        Array::from_shape_fn((rows, columns), |(i, j)| (1.0 + (i * columns + j) as f32 * 0.7).sin())
+            .into_dyn()
+    };
+    let arrays = [("a.weight", wave(8, 256)), ("b.weight", wave(4, 96)), ("c.weight", wave(4, 9))];
+    let options =
+        gguf::WriteOptions::new().metadata("general.architecture", "mine").metadata("mine.layers", 3u32);
+    gguf::write(scene.path("m.gguf"), arrays.iter().map(|(n, a)| (*n, a.view())), &options).unwrap();
+    let report = scene.run("compress m.gguf -o o.gguf --quantize gguf:q4_k --json").json();
+    let stored = |k: usize| report["layers"][k]["stored"].clone();
+    assert_eq!([0, 1, 2].map(|k| stored(k)["as"].clone()), ["ggml q4-k", "ggml q5-0", "f16"]);
+    assert_eq!(stored(1)["notes"][0], "its rows of 96 are no multiple of 256: stored as q5-0, not q4-k");
+    let file = gguf::Gguf::read(scene.path("o.gguf")).unwrap();
+    assert_eq!(file.metadata().get("mine.layers"), Some(&gguf::Value::U32(3)));
+    let kinds: Vec<String> = file.tensors().iter().map(|tensor| tensor.kind().to_string()).collect();
+    assert_eq!(kinds, ["Q4_K", "Q5_0", "F16"]);
+    // The same codes in the other file, and values for what has no blocks.
+    assert_eq!(scene.run("compress m.gguf -o o.safetensors --quantize gguf:q4_k").code(), 0);
+    let decoded = Compressed::<f32>::load(scene.path("o.safetensors")).unwrap();
+    for tensor in file.tensors() {
+        assert_eq!(tensor.decode::<f32>().unwrap(), decoded.array(tensor.name()).unwrap());
+    }
+    scene.refuses(1, "compress m.gguf -o p.gguf --quantize uniform:8:channel", "no GGUF type holds");
+    assert_eq!(scene.run("compress m.gguf -o q.npz --quantize gguf:q8_0").code(), 0);
 }

@@ -20,7 +20,7 @@ use niwaki::prune::{
     Channel, FeatureMap, Modules, NOfM, Pruner, Scope, Shrink, SparseGpt, Sparsity, Tiles, Unstructured,
 };
 use niwaki::quantize::{
-    Bits, Distillation, ElementWise, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
+    Bits, Distillation, ElementWise, Ggml, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
 };
 use niwaki::recover::{self, BatchNorm, LeastSquares, MeanFold, Recovery};
 use niwaki::rescale::Equalize;
@@ -63,6 +63,7 @@ fn pipelines() -> Vec<(&'static str, Boxed)> {
         ),
         ("entropy", Box::new(Uniform::new(eight).per_tensor().range(Range::Entropy))),
         ("model scope", Box::new(Uniform::new(eight).per_model())),
+        ("ggml", Box::new(Ggml::q8_0())),
         ("nested", Box::new(MultiScale::nested(&[4, 4]).unwrap())),
         ("refitted", Box::new(MultiScale::refitted(&[4, 4]).unwrap())),
         ("gptq", Box::new(Uniform::new(four).rounding(Gptq::new().act_order().polish(2)))),

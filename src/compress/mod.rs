@@ -4,6 +4,8 @@ mod builder;
 mod compressed;
 #[cfg(feature = "safetensors")]
 mod file;
+#[cfg(feature = "gguf")]
+mod gguf;
 #[cfg(feature = "safetensors")]
 mod kind;
 mod report;

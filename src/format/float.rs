@@ -4,14 +4,12 @@ use std::io::Write;
 
 use ndarray::ArrayViewD;
 
+use crate::kernel::half::{F16_END, MAGNITUDE, narrow_f16, widen_f16};
 use crate::kernel::minifloat::MiniFloat;
 use crate::{Element, Error, ErrorKind, Result};
 
 /// A floating-point type of a file, little-endian.
-#[cfg_attr(
-    not(feature = "safetensors"),
-    expect(dead_code, reason = "npz archives hold only three of the types")
-)]
+#[cfg_attr(not(feature = "safetensors"), expect(dead_code, reason = "other files hold no 8-bit floats"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Float {
     F64,
@@ -24,11 +22,8 @@ pub(crate) enum Float {
 
 /// Numbers that are converted at a time when an array is written.
 const STEP: usize = 1 << 15;
-/// 65520, from which on f32 rounds past f16's largest number, 65504.
-const F16_END: u32 = 0x477f_f000;
 /// Rounds past bf16's largest number.
 const BF16_END: u32 = 0x7f7f_8000;
-const MAGNITUDE: u32 = u32::MAX >> 1;
 
 impl Float {
     /// Bytes of one number.
@@ -43,7 +38,7 @@ impl Float {
 
     /// The type that holds an element as it is.
     #[cfg_attr(
-        not(any(feature = "safetensors", feature = "npz")),
+        not(any(feature = "safetensors", feature = "npz", feature = "gguf")),
         expect(dead_code, reason = "an ONNX file takes a tensor's bytes whole")
     )]
     pub(crate) const fn of<F: Element>() -> Self {
@@ -98,7 +93,7 @@ impl Float {
 
     /// Converts an array, by rows, and writes it piece after piece.
     #[cfg_attr(
-        not(any(feature = "safetensors", feature = "npz")),
+        not(any(feature = "safetensors", feature = "npz", feature = "gguf")),
         expect(dead_code, reason = "an ONNX file takes a tensor's bytes whole")
     )]
     pub(crate) fn write<F: Element>(
@@ -189,24 +184,6 @@ fn put<F: Element, const N: usize>(
 fn narrow(format: MiniFloat, value: f64) -> ([u8; 2], bool) {
     let code = if value.is_finite() { format.encode(value) } else { Err(0) };
     (code.map_or([0; 2], |code| (code as u16).to_le_bytes()), code.is_ok())
-}
-
-/// The value of a half.
-fn widen_f16(code: u16) -> f32 {
-    let magnitude = u32::from(code & 0x7fff) << 13;
-    // The exponents' biases differ by 112; the product also makes subnormals normal.
-    let scaled = (f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23)).to_bits();
-    let special = if magnitude >= 0x7c00 << 13 { 0xff << 23 } else { 0 };
-    f32::from_bits(scaled | special | u32::from(code & 0x8000) << 16)
-}
-
-/// The half nearest to an f32 below [`F16_END`], ties to even.
-fn narrow_f16(bits: u32) -> u16 {
-    let (sign, magnitude) = (bits >> 16 & 0x8000, bits & MAGNITUDE);
-    // One step of a subnormal half is 2^-24, which is the last place of a number near 0.5.
-    let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
-    let rounded = magnitude.wrapping_sub(112 << 23).wrapping_add(0xfff + (magnitude >> 13 & 1)) >> 13;
-    (sign | if magnitude < 113 << 23 { subnormal } else { rounded }) as u16
 }
 
 /// The bf16 nearest to an f32 below [`BF16_END`], ties to even.

@@ -7,7 +7,10 @@ use std::io;
 #[derive(Debug)]
 pub(crate) enum Source<'a> {
     /// A byte string.
-    #[cfg_attr(not(feature = "safetensors"), expect(dead_code, reason = "only files are read by position"))]
+    #[cfg_attr(
+        not(any(feature = "safetensors", feature = "gguf")),
+        expect(dead_code, reason = "only files are read by position")
+    )]
     Bytes(&'a [u8]),
     /// A file that is read by position.
     #[cfg(unix)]

@@ -5,6 +5,7 @@
 pub(crate) mod bits;
 pub(crate) mod float;
 pub(crate) mod gather;
+pub(crate) mod half;
 pub(crate) mod linalg;
 pub(crate) mod minifloat;
 pub(crate) mod normal;

@@ -131,7 +131,7 @@ impl ElementWise {
                 };
                 values.iter().map(code).collect()
             }
-            Scheme::Int { .. } | Scheme::Planes { .. } => Vec::new(),
+            Scheme::Int { .. } | Scheme::Planes { .. } | Scheme::Ggml(_) => Vec::new(),
         };
         (codes, over)
     }
@@ -145,7 +145,7 @@ impl ElementWise {
                 f64::from(1u32 << integer) - 1.0 / f64::from(1u32 << fraction)
             }
             Scheme::Float(format) => format.kernel().max(),
-            Scheme::Int { .. } | Scheme::Planes { .. } => 0.0,
+            Scheme::Int { .. } | Scheme::Planes { .. } | Scheme::Ggml(_) => 0.0,
         };
         Error::unsupported(format!(
             "layer `{}`: value {} at flat index {at} is past the limit of {}, {limit}",

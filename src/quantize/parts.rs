@@ -8,7 +8,7 @@ use crate::kernel::par::{self, CHUNK};
 use crate::model::Mask;
 use crate::quantize::blocks::Blocks;
 use crate::quantize::outcome::Aside;
-use crate::quantize::{QuantizedTensor, ScaleType, Scheme, Symmetry};
+use crate::quantize::{BlockFormat, QuantizedTensor, ScaleType, Scheme, Symmetry};
 use crate::{Error, Result};
 
 /// The number type of a [`Part`].
@@ -48,7 +48,7 @@ impl PartType {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part<'a> {
-    /// What it holds: `codes` (`codes.0`, `codes.1`… of several planes), `scales`, `zero_points`, `support`.
+    /// What it holds: `codes` (`codes.0`, `codes.1`… of several planes), `scales`, `zero_points`, `support`, `blocks`.
     pub name: Cow<'a, str>,
     /// Type of its elements.
     pub dtype: PartType,
@@ -75,16 +75,22 @@ impl<'a> Part<'a> {
     }
 }
 
+/// The one part of a tensor of ggml's blocks.
+const BLOCKS: &str = "blocks";
+
 impl QuantizedTensor {
     /// The arrays it is stored as: packed `codes` (one stream a plane, `codes.0`, `codes.1`…), `scales` in
     /// [`scale_shape`](Self::scale_shape), `zero_points` packed as the codes are, and for the sparse form
-    /// `support`, a bitmap of ⌈n / 8⌉ bytes with the first element in the lowest bit.
+    /// `support`, a bitmap of ⌈n / 8⌉ bytes with the first element in the lowest bit. ggml's are all in `blocks`.
     pub fn parts(&self) -> Vec<Part<'_>> {
         let mut parts = Vec::new();
         if let Some(support) = &self.support {
             let mut bytes: Vec<u8> = support.words().iter().flat_map(|word| word.to_le_bytes()).collect();
             bytes.truncate(self.len().div_ceil(8));
             parts.push(Part::of_bytes("support", bytes));
+        }
+        if let Some((_, blocks)) = self.blocks_of_ggml() {
+            return vec![Part::of_bytes(BLOCKS, blocks)];
         }
         for (plane, codes) in self.planes.iter().enumerate() {
             parts.push(Part::of_bytes(plane_name(plane, self.planes.len()), &codes[..]));
@@ -144,6 +150,9 @@ fn read(shape: &[usize], scheme: Scheme, parts: &[Part<'_>]) -> Why<QuantizedTen
     scheme.check().map_err(|error| error.to_string())?;
     let n = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|n| n.checked_mul(8).is_some());
     let n = n.filter(|&n| n > 0).ok_or("no array has such a shape")?;
+    if let Scheme::Ggml(format) = scheme {
+        return read_blocks(shape, format, parts);
+    }
     let bits = scheme.plane_bits();
     let names: Vec<_> = (0..bits.len()).map(|plane| plane_name(plane, bits.len())).collect();
     for (at, part) in parts.iter().enumerate() {
@@ -185,6 +194,12 @@ fn read(shape: &[usize], scheme: Scheme, parts: &[Part<'_>]) -> Why<QuantizedTen
     check_reach(&tensor)?;
     check_codes(&tensor, stored)?;
     Ok(tensor)
+}
+
+fn read_blocks(shape: &[usize], format: BlockFormat, parts: &[Part<'_>]) -> Why<QuantizedTensor> {
+    let [part] = parts else { return Err(format!("it has {} parts in place of `{BLOCKS}`", parts.len())) };
+    let blocks = bytes(parts, BLOCKS, PartType::U8, &[part.bytes.len()])?;
+    QuantizedTensor::read_blocks(shape, format, blocks.to_vec())
 }
 
 fn find<'p>(parts: &'p [Part<'_>], name: &str) -> Option<&'p Part<'p>> {
@@ -273,7 +288,7 @@ pub(super) fn check_reach(tensor: &QuantizedTensor) -> Why<()> {
                 };
                 bits.iter().enumerate().map(digits).sum()
             }
-            Scheme::Fixed { .. } | Scheme::Float(_) => 0.0,
+            Scheme::Fixed { .. } | Scheme::Float(_) | Scheme::Ggml(_) => 0.0,
         }
     };
     match (0..blocks).find(|&at| !(reach(at) as f32).is_finite()) {

@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use crate::kernel::minifloat::MiniFloat;
-use crate::quantize::{Bits, GroupSize};
+use crate::quantize::{Bits, BlockFormat, GroupSize};
 use crate::{Error, Result};
 
 /// Which weights share a scale (and a zero point).
@@ -116,7 +116,7 @@ impl FloatFormat {
 ///
 /// # fn main() -> niwaki::Result<()> {
 /// for text in ["int8 symmetric channel:0", "int4 affine group:64 f16-scales", "int4 symmetric group:32@0",
-///     "fixed q2.5", "f8-e4m3", "planes 2+2+4 nested channel:0", "planes 4+4 refitted tensor"] {
+///     "fixed q2.5", "f8-e4m3", "ggml q4-k", "planes 2+2+4 nested channel:0", "planes 4+4 refitted tensor"] {
 ///     assert_eq!(text.parse::<Scheme>()?.to_string(), text);
 /// }
 /// let error = "int9 symmetric tensor".parse::<Scheme>().unwrap_err();
@@ -149,6 +149,8 @@ pub enum Scheme {
     },
     /// A small float: `f8-e4m3`.
     Float(FloatFormat),
+    /// Blocks of ggml, scales and codes in one: `ggml q4-k`.
+    Ggml(BlockFormat),
     /// Sums of integers at several scales: `planes 2+2+4 nested channel:0`.
     #[non_exhaustive]
     Planes {
@@ -173,30 +175,35 @@ impl Scheme {
     /// # Ok::<(), niwaki::Error>(())
     /// ```
     pub fn code_bits(&self) -> u32 {
-        self.plane_bits().iter().sum()
-    }
-
-    /// Which weights share a scale; `None` where there are no scales.
-    pub fn scope(&self) -> Option<Scope> {
         match self {
-            Self::Int { scope, .. } | Self::Planes { scope, .. } => Some(*scope),
-            Self::Fixed { .. } | Self::Float(_) => None,
+            Self::Ggml(format) => format.code_bits(),
+            _ => self.plane_bits().iter().sum(),
         }
     }
 
+    /// Which weights share a scale; `None` where there are none, or blocks hold them.
+    pub fn scope(&self) -> Option<Scope> {
+        match self {
+            Self::Int { scope, .. } | Self::Planes { scope, .. } => Some(*scope),
+            Self::Fixed { .. } | Self::Float(_) | Self::Ggml(_) => None,
+        }
+    }
+
+    /// Bits of the packed codes of each plane; blocks have none.
     pub(crate) fn plane_bits(&self) -> Vec<u32> {
         match self {
             Self::Int { bits, .. } => vec![bits.get()],
             Self::Fixed { integer, fraction } => vec![1 + integer + fraction],
             Self::Float(format) => vec![format.kernel().bits()],
             Self::Planes { bits, .. } => bits.iter().map(|b| b.get()).collect(),
+            Self::Ggml(_) => Vec::new(),
         }
     }
 
     pub(crate) fn scale_type(&self) -> ScaleType {
         match self {
             Self::Int { scales, .. } | Self::Planes { scales, .. } => *scales,
-            Self::Fixed { .. } | Self::Float(_) => ScaleType::F32,
+            Self::Fixed { .. } | Self::Float(_) | Self::Ggml(_) => ScaleType::F32,
         }
     }
 
@@ -209,7 +216,7 @@ impl Scheme {
         match self {
             Self::Int { .. } | Self::Planes { nested: true, .. } => 1,
             Self::Planes { bits, .. } => bits.len(),
-            Self::Fixed { .. } | Self::Float(_) => 0,
+            Self::Fixed { .. } | Self::Float(_) | Self::Ggml(_) => 0,
         }
     }
 
@@ -270,6 +277,7 @@ impl Display for Scheme {
                 let name = FloatFormat::ALL.iter().find(|(other, _)| other == format);
                 write!(f, "{}", name.map_or("float", |(_, name)| name))?;
             }
+            Self::Ggml(format) => write!(f, "ggml {format}")?,
             Self::Planes { bits, nested, scope, .. } => {
                 let bits: Vec<String> = bits.iter().map(ToString::to_string).collect();
                 let nested = if *nested { "nested" } else { "refitted" };
@@ -309,6 +317,10 @@ fn parse(text: &str) -> Option<Result<Scheme>> {
     };
     let words: Vec<&str> = text.split(' ').collect();
     match words[..] {
+        ["ggml", format] if scales == ScaleType::F32 => {
+            let (format, _) = BlockFormat::ALL.iter().find(|(_, name)| *name == format)?;
+            Some(Ok(Scheme::Ggml(*format)))
+        }
         ["fixed", format] if scales == ScaleType::F32 => {
             let (integer, fraction) = format.strip_prefix('q')?.split_once('.')?;
             Some(Ok(Scheme::Fixed { integer: integer.parse().ok()?, fraction: fraction.parse().ok()? }))
@@ -368,6 +380,8 @@ mod tests {
             "f16",
             "bf16",
             "f8-e5m2",
+            "ggml q8-0",
+            "ggml q4-k",
             "planes 2+1+1+1+1+1+1 nested group:32 f16-scales",
         ] {
             assert_eq!(text.parse::<Scheme>().unwrap().to_string(), text);
@@ -397,6 +411,8 @@ mod tests {
             "fixed q4294967295.4294967295",
             "fixed q2.5 f16-scales",
             "f16 f16-scales",
+            "ggml q4_k",
+            "ggml q4-k f16-scales",
             "planes  nested tensor",
             "planes 1+4 nested tensor",
             "planes 8+8+8 nested tensor",

@@ -19,7 +19,7 @@ use crate::{Element, Error, Result};
 /// bitmap says which do not, and only those have codes; that form is taken when it has fewer bytes.
 ///
 /// Stored codes are two's complement for symmetric integers and fixed point, unsigned for affine integers, the
-/// format's own bits for floats. A weight that was 0 decodes to exactly +0.
+/// format's own bits for floats. ggml's blocks hold codes and scales together, and are never sparse. A weight that was 0 decodes to exactly +0.
 ///
 /// ```
 /// use ndarray::array;
@@ -46,7 +46,7 @@ pub struct QuantizedTensor {
     pub(super) scheme: Scheme,
     /// Which elements have codes; all, when there is none.
     pub(super) support: Option<Mask>,
-    /// Packed codes, one stream a plane.
+    /// Packed codes, one stream a plane; or ggml's blocks.
     pub(super) planes: Vec<Vec<u8>>,
     /// Scales of each block; all blocks of the first plane, then of the next.
     pub(super) scales: Vec<f32>,
@@ -115,7 +115,7 @@ impl QuantizedTensor {
     /// Symmetric codes are two's complement (`code as i8`), affine ones unsigned.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): several planes, or codes above 8 bits.
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported): several planes, codes above 8 bits, or ggml's blocks.
     pub fn codes(&self) -> Result<Cow<'_, [u8]>> {
         let [bits @ 1..=8] = self.scheme.plane_bits()[..] else {
             return Err(Error::unsupported(format!("`{}` has no codes of one byte", self.scheme)));
@@ -171,6 +171,7 @@ impl QuantizedTensor {
                 self.table_decoder(move |code| F::narrow(format.decode(u32::from(code))))
             }
             Scheme::Planes { .. } => self.planes_decoder(),
+            Scheme::Ggml(format) => self.block_decoder(*format),
         }
     }
 

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::spell::{self, Criterion, Give, Prune, Quantize};
 
-/// Makes trained neural networks smaller: ONNX models, and arrays in safetensors and npz files
+/// Makes trained neural networks smaller: ONNX models, and arrays in safetensors, npz and gguf files
 #[derive(Debug, Parser)]
 #[command(name = "niwaki", version, after_help = TOOL_HELP, arg_required_else_help = true)]
 pub(crate) struct Tool {
@@ -27,7 +27,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = INSPECT_HELP)]
 pub(crate) struct Inspect {
-    /// An .onnx, .safetensors or .npz file
+    /// An .onnx, .safetensors, .npz or .gguf file
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) trace: Trace,
@@ -40,9 +40,9 @@ pub(crate) struct Inspect {
 #[command(after_help = COMPRESS_HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Compress {
-    /// An .onnx, .safetensors or .npz file
+    /// An .onnx, .safetensors, .npz or .gguf file
     pub(crate) model: PathBuf,
-    /// The file to write; of the model's kind, except that arrays go to either .safetensors or .npz
+    /// The file to write; of the model's kind, except that arrays go to .safetensors, .npz or .gguf
     #[arg(short, long, value_name = "OUT", required_unless_present = "plan")]
     pub(crate) output: Option<PathBuf>,
 
@@ -276,6 +276,7 @@ Options of --quantize, after the scheme:
   distill       those of uniform, and  damp=0.01  steps=400
   multi-scale   refitted  f16-scales  keep=WEIGHT
   f16 …         saturate  keep=WEIGHT
+  gguf:q4_k …   keep=WEIGHT
 `keep` leaves a weight as it is.
 
 Exit codes: 0 done, 1 an error (nothing was written), 2 the command line is wrong.";

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use niwaki::Result;
+use niwaki::format::gguf::{self, WriteOptions};
 use niwaki::format::npz;
 
 use crate::args::Compress;
@@ -46,6 +47,14 @@ pub(crate) fn compress(args: &Compress, format: Format, start: Instant) -> Resul
                 );
             }
             npz::write_model(output, &compressed.decode()?)?
+        }
+        Format::Gguf => {
+            let options = WriteOptions::new();
+            let options = match format {
+                Format::Gguf => options.all_metadata(gguf::read_metadata(&args.model)?),
+                _ => options,
+            };
+            compressed.save_gguf(output, &options)?
         }
         _ => compressed.save(output)?,
     });

@@ -12,7 +12,7 @@ pub(crate) fn compress(args: &Compress) -> Result<(), Error> {
     if args.prune.is_empty() && args.quantize.is_none() {
         return Err(wrong(ErrorKind::MissingRequiredArgument, "nothing to do: give --prune or --quantize"));
     }
-    let arrays = matches!(Format::of(&args.model), Ok(Format::Safetensors | Format::Npz));
+    let arrays = matches!(Format::of(&args.model), Ok(Format::Safetensors | Format::Npz | Format::Gguf));
     let readers = args.readers();
     if arrays {
         let graph = [

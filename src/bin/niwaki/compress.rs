@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Compress) -> Result<()> {
     let start = Instant::now();
     match format {
         Format::Onnx => graph::compress(args, start),
-        Format::Safetensors | Format::Npz => arrays::compress(args, format, start),
+        Format::Safetensors | Format::Npz | Format::Gguf => arrays::compress(args, format, start),
     }
 }
 

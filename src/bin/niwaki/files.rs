@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use niwaki::format::{npz, safetensors};
+use niwaki::format::{gguf, npz, safetensors};
 use niwaki::{Compressed, Error, ErrorKind, Model, Result};
 
 use crate::out;
@@ -14,6 +14,7 @@ pub(crate) enum Format {
     Onnx,
     Safetensors,
     Npz,
+    Gguf,
 }
 
 impl Format {
@@ -24,7 +25,8 @@ impl Format {
             Some("safetensors") => Ok(Self::Safetensors),
             Some("json") if name.ends_with(".safetensors.index.json") => Ok(Self::Safetensors),
             Some("npz") => Ok(Self::Npz),
-            _ => Err(fail(path, "the name should end in .onnx, .safetensors or .npz")),
+            Some("gguf") => Ok(Self::Gguf),
+            _ => Err(fail(path, "the name should end in .onnx, .safetensors, .npz or .gguf")),
         }
     }
 
@@ -33,6 +35,7 @@ impl Format {
             Self::Onnx => "onnx",
             Self::Safetensors => "safetensors",
             Self::Npz => "npz",
+            Self::Gguf => "gguf",
         }
     }
 }
@@ -67,9 +70,10 @@ pub(crate) fn bytes(path: &Path) -> Result<u64> {
 pub(crate) fn read_arrays(path: &Path, format: Format, quiet: bool) -> Result<Model<f32>> {
     let tensors = match format {
         Format::Npz => npz::read::<f32>(path)?,
+        Format::Gguf => gguf::read::<f32>(path)?,
         _ => safetensors::read::<f32>(path)?,
     };
-    if tensors.metadata().contains_key("niwaki") {
+    if format == Format::Safetensors && tensors.metadata().contains_key("niwaki") {
         return Compressed::<f32>::load(path)?.decode();
     }
     if tensors.is_empty() {

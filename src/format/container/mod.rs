@@ -10,7 +10,9 @@ mod write;
 
 pub(crate) use header::{Entry, Header};
 pub(crate) use read::Reader;
-pub(crate) use write::{Data, Tensor, encoded_len, save};
+pub(crate) use write::{Tensor, encoded_len, save};
+
+pub(crate) use crate::format::data::Data;
 
 pub(crate) use ::safetensors::Dtype;
 

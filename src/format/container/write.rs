@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::{MAX_HEADER, METADATA, dtype, size};
 use crate::format::atomic;
+use crate::format::data::{Counting, Data};
 use crate::format::float::Float;
 use crate::{Element, Error, Result};
 
@@ -41,9 +42,9 @@ impl<'a> Tensor<'a> {
     pub(crate) fn bytes(&self) -> Result<Cow<'_, [u8]>> {
         match &self.data {
             Data::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-            Data::Stream(write) => {
+            stream @ Data::Stream(_) => {
                 let mut bytes = Vec::new();
-                write(&mut bytes)?;
+                stream.write(&mut bytes)?;
                 Ok(Cow::Owned(bytes))
             }
         }
@@ -51,26 +52,6 @@ impl<'a> Tensor<'a> {
 
     fn fail<T>(&self, what: impl fmt::Display) -> Result<T> {
         Err(Error::format(format!("tensor `{}`: {what}", self.name)))
-    }
-}
-
-/// Where a tensor's bytes come from.
-pub(crate) enum Data<'a> {
-    /// They are there.
-    Bytes(Cow<'a, [u8]>),
-    /// They are made when they are written; their number follows from type and shape.
-    Stream(Box<Stream<'a>>),
-}
-
-/// Writes a tensor's bytes.
-pub(crate) type Stream<'a> = dyn Fn(&mut dyn Write) -> Result<()> + 'a;
-
-impl fmt::Debug for Data<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
-            Self::Stream(_) => write!(f, "a stream"),
-        }
     }
 }
 
@@ -84,10 +65,7 @@ pub(crate) fn save(path: &Path, tensors: &[Tensor<'_>], metadata: &BTreeMap<Stri
         out.write_all(layout.header.as_bytes())?;
         for tensor in &layout.order {
             let start = out.bytes;
-            match &tensor.data {
-                Data::Bytes(bytes) => out.write_all(bytes)?,
-                Data::Stream(write) => write(&mut out)?,
-            }
+            tensor.data.write(&mut out)?;
             let written = out.bytes - start;
             if size(tensor.dtype, &tensor.shape).map(|n| n as u64) != Some(written) {
                 return tensor.fail(format_args!(
@@ -171,24 +149,6 @@ fn check_names(tensors: &[&Tensor<'_>]) -> Result<()> {
 /// A JSON string.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// Counts what it passes on.
-struct Counting<W> {
-    out: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Counting<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.out.flush()
-    }
 }
 
 #[cfg(test)]

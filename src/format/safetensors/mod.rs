@@ -35,30 +35,7 @@ use crate::format::float::Float;
 use crate::format::{Skipped, Tensors};
 use crate::{Element, Error, Model, Result};
 
-/// The number type of weights in a file.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Precision {
-    /// Double precision.
-    F64,
-    /// Single precision.
-    F32,
-    /// Half precision: 11 significant bits, up to 65504.
-    F16,
-    /// The upper half of a single: 8 significant bits, the range of [`F32`](Self::F32).
-    BF16,
-}
-
-impl Precision {
-    fn float(self) -> Float {
-        match self {
-            Self::F64 => Float::F64,
-            Self::F32 => Float::F32,
-            Self::F16 => Float::F16,
-            Self::BF16 => Float::BF16,
-        }
-    }
-}
+pub use crate::format::Precision;
 
 /// How a file is written. Defaults: the arrays' own precision, no metadata.
 ///

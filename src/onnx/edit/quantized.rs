@@ -77,6 +77,7 @@ impl Writer<'_, '_> {
             Scheme::Fixed { .. } => Err(no("there are integers of at most 8 bits")),
             Scheme::Float(_) => Err(no("8-bit floats are not written")),
             Scheme::Planes { .. } => Err(no("there is no operator for sums of planes")),
+            Scheme::Ggml(_) => Err(no("there is no operator for ggml's blocks")),
         }
     }
 

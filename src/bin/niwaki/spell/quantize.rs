@@ -4,7 +4,8 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use niwaki::quantize::{
-    Bits, Distillation, ElementWise, FloatFormat, Gptq, GroupSize, MultiScale, Quantizer, Range, Uniform,
+    Bits, BlockFormat, Distillation, ElementWise, FloatFormat, Ggml, Gptq, GroupSize, MultiScale, Quantizer,
+    Range, Uniform,
 };
 
 use super::grain::{Grain, grain_of, own_scales};
@@ -27,10 +28,11 @@ enum Kind {
     MultiScale(Vec<u32>, Grain),
     Fixed(u32, u32),
     Float(FloatFormat),
+    Gguf(BlockFormat),
 }
 
 /// Kinds and the options that each takes.
-const KINDS: [(&str, &[&Spec]); 6] = [
+const KINDS: [(&str, &[&Spec]); 7] = [
     ("uniform", &[&AFFINE, &MSE, &HQQ, &ENTROPY, &PERCENTILE, &F16_SCALES, &KEEP]),
     (
         "gptq",
@@ -56,6 +58,7 @@ const KINDS: [(&str, &[&Spec]); 6] = [
     ("multi-scale", &[&REFITTED, &F16_SCALES, &KEEP]),
     ("fixed", &[&KEEP]),
     ("float", &[&SATURATE, &KEEP]),
+    ("gguf", &[&KEEP]),
 ];
 const AFFINE: Spec = Spec { name: "affine", form: Form::Flag };
 const MSE: Spec = Spec { name: "mse", form: Form::Flag };
@@ -84,11 +87,20 @@ const FLOATS: [(&str, FloatFormat); 4] = [
     ("f8-e4m3", FloatFormat::F8E4M3),
     ("f8-e5m2", FloatFormat::F8E5M2),
 ];
+/// As llama.cpp writes them, in small letters.
+const BLOCKS: [(&str, BlockFormat); 6] = [
+    ("q8_0", BlockFormat::Q8_0),
+    ("q4_0", BlockFormat::Q4_0),
+    ("q4_1", BlockFormat::Q4_1),
+    ("q5_0", BlockFormat::Q5_0),
+    ("q4_k", BlockFormat::Q4K),
+    ("q6_k", BlockFormat::Q6K),
+];
 /// Rounds against an opponent.
 const ROUNDS: usize = 4;
 const ADVERSARIAL: &str = ":adversarial";
 const FORMS: &str = "`uniform:BITS:channel|tensor|model|group:SIZE`, `gptq:BITS:…`, `distill:BITS:…`, `multi-scale:2+2+4:…`, `fixed:2.5`, `f16`, \
-                     `bf16`, `f8-e4m3` and `f8-e5m2`";
+                     `bf16`, `f8-e4m3`, `f8-e5m2` and `gguf:q4_k`";
 
 impl Quantize {
     /// Patterns of weights that are not quantized.
@@ -164,6 +176,7 @@ impl Quantize {
                 Box::new(if options.has(&F16_SCALES) { scales.f16_scales() } else { scales })
             }
             Kind::Fixed(integer, fraction) => Box::new(ElementWise::fixed(*integer, *fraction)?),
+            Kind::Gguf(format) => Box::new(Ggml::new(*format)),
             Kind::Float(format) => {
                 let float = ElementWise::float(*format);
                 Box::new(if options.has(&SATURATE) { float.saturate() } else { float })
@@ -223,6 +236,7 @@ impl FromStr for Quantize {
             Kind::MultiScale(..) => "multi-scale",
             Kind::Fixed(..) => "fixed",
             Kind::Float(_) => "float",
+            Kind::Gguf(_) => "gguf",
         };
         let specs = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, specs)| *specs);
         let options = Options::read(head, specs, words)?;
@@ -270,6 +284,11 @@ fn kind(text: &str) -> Parsed<Kind> {
                 rest.split_once('.').ok_or("it should be fixed:INTEGER.FRACTION bits")?;
             Ok(Kind::Fixed(number(integer)?, number(fraction)?))
         }
+        "gguf" => {
+            let found = BLOCKS.iter().find(|(name, _)| *name == rest);
+            let names = || format!("block formats are {}", list(BLOCKS.iter().map(|(name, _)| *name)));
+            found.map(|(_, format)| Kind::Gguf(*format)).ok_or_else(names)
+        }
         _ => float.ok_or_else(|| format!("schemes are {FORMS}")),
     }
 }
@@ -288,6 +307,10 @@ impl Display for Quantize {
                 write!(f, "multi-scale:{}:{grain}", bits.join("+"))?;
             }
             Kind::Fixed(integer, fraction) => write!(f, "fixed:{integer}.{fraction}")?,
+            Kind::Gguf(format) => {
+                let name = BLOCKS.iter().find(|(_, other)| other == format).map_or("", |(name, _)| name);
+                write!(f, "gguf:{name}")?;
+            }
             Kind::Float(format) => {
                 f.write_str(FLOATS.iter().find(|(_, other)| other == format).map_or("", |(name, _)| name))?;
             }
@@ -319,6 +342,7 @@ mod tests {
             "f16",
             "bf16,saturate,keep=fc",
             "f8-e4m3",
+            "gguf:q4_k,keep=fc",
         ] {
             assert_eq!(text.parse::<Quantize>().unwrap().to_string(), text);
         }
@@ -360,6 +384,8 @@ mod tests {
             ("multi-scale:2+2:model", "`group:SIZE`"),
             ("fixed:9.9", "outside 2 to 16"),
             ("fixed:8", "INTEGER.FRACTION"),
+            ("gguf:q2_k", "block formats are `q8_0`"),
+            ("gguf:q4_k,affine", "no option `affine`"),
         ] {
             let error = text.parse::<Quantize>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
