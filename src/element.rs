@@ -56,10 +56,13 @@ pub trait Element:
 
     /// Reads little-endian bytes; `bytes` holds [`BYTES`](Self::BYTES).
     fn read_le(bytes: &[u8]) -> Self;
+
+    /// The numbers as they are, if they are `f32`.
+    fn singles(values: &[Self]) -> Option<&[f32]>;
 }
 
 macro_rules! element {
-    ($float:ty, $bits:ty, $name:literal) => {
+    ($float:ty, $bits:ty, $name:literal, $singles:expr) => {
         impl Element for $float {
             const DTYPE: &'static str = $name;
             const BYTES: usize = size_of::<$float>();
@@ -94,12 +97,16 @@ macro_rules! element {
             fn read_le(bytes: &[u8]) -> Self {
                 bytes.try_into().map_or(<$float>::NAN, Self::from_le_bytes)
             }
+
+            fn singles(values: &[Self]) -> Option<&[f32]> {
+                $singles(values)
+            }
         }
     };
 }
 
-element!(f32, u32, "F32");
-element!(f64, u64, "F64");
+element!(f32, u32, "F32", Some);
+element!(f64, u64, "F64", |_| None);
 
 #[cfg(test)]
 mod tests {

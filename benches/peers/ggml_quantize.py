@@ -70,7 +70,7 @@ def main():
     def ours(rows):
         """Seconds by format, of a process of its own that also writes the blocks."""
         env = dict(os.environ, RAYON_NUM_THREADS="1", NIWAKI_PEER=str(folder.resolve()), NIWAKI_BENCH_ROWS=str(rows))
-        command = ["cargo", "bench", "--bench", "blocks", "--", "--once"]
+        command = ["cargo", "bench", "--features", "cli", "--bench", "blocks", "--", "--once"]
         output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
         lines = [line.split() for line in output.splitlines() if line.startswith("seconds ")]
         return {name: float(seconds) for _, name, seconds in lines}

@@ -131,13 +131,13 @@ impl<F: Element> Quantizer<F> for Ggml {
                 }
                 continue;
             };
-            let (blocks, zeros_stay) = encode(values, columns.as_ref(), format, len);
-            if !zeros_stay {
+            let (blocks, found) = encode(values, columns.as_ref(), format, len);
+            if !found.zeros_stay {
                 notes.push(format!("a weight of 0 would not stay 0: stored as {KEEPS_ZEROS}, not {format}"));
                 format = KEEPS_ZEROS;
                 continue;
             }
-            if let Some(block) = format.flaw(&blocks) {
+            if let Some(block) = found.flaw {
                 let (name, at) = (layer.name(), block * format.weights());
                 return Err(Error::unsupported(format!(
                     "layer `{name}`: the weights from flat index {at} on are too large for {format}, whose scales are \
@@ -165,28 +165,50 @@ fn narrower(format: BlockFormat) -> Option<BlockFormat> {
     }
 }
 
-/// All blocks, `len` bytes, and whether every weight of 0 decodes to 0.
+/// What blocks turned out to be.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// Every weight of 0 decodes to 0.
+    zeros_stay: bool,
+    /// The first block that has no meaning.
+    flaw: Option<usize>,
+}
+
+impl Found {
+    const GOOD: Self = Self { zeros_stay: true, flaw: None };
+
+    /// With what was found in blocks further on, of which the first has this number.
+    fn and(self, next: Self, first: usize) -> Self {
+        let flaw = self.flaw.or(next.flaw.map(|block| first + block));
+        Self { zeros_stay: self.zeros_stay && next.zeros_stay, flaw }
+    }
+}
+
+/// All blocks, `len` bytes.
 fn encode<F: Element>(
     values: &[F],
     columns: Option<&Columns<F>>,
     format: BlockFormat,
     len: usize,
-) -> (Vec<u8>, bool) {
+) -> (Vec<u8>, Found) {
     let mut blocks = vec![0; len];
-    let chunk = CHUNK / format.weights() * format.bytes();
+    let [chunk, piece] = [CHUNK, PIECE].map(|weights| weights / format.weights() * format.bytes());
     let tasks = values.chunks(CHUNK).zip(blocks.chunks_mut(chunk));
-    let mut tasks: Vec<_> = tasks.map(|(values, blocks)| (values, blocks, true)).collect();
+    let mut tasks: Vec<_> = tasks.map(|(values, blocks)| (values, blocks, Found::GOOD)).collect();
     par::for_chunks_mut(&mut tasks, 1, |k, task| {
-        for (values, blocks, zeros_stay) in task {
-            let piece = PIECE / format.weights() * format.bytes();
+        for (values, blocks, found) in task {
             let mut scratch = Scratch::default();
             for (p, (values, blocks)) in values.chunks(PIECE).zip(blocks.chunks_mut(piece)).enumerate() {
-                *zeros_stay &= scratch.encode(values, columns, k * CHUNK + p * PIECE, format, blocks);
+                let next = scratch.encode(values, columns, k * CHUNK + p * PIECE, format, blocks);
+                *found = found.and(next, p * (PIECE / format.weights()));
             }
         }
     });
-    let zeros_stay = tasks.iter().all(|(_, _, zeros_stay)| *zeros_stay);
-    (blocks, zeros_stay)
+    let all = tasks
+        .iter()
+        .enumerate()
+        .fold(Found::GOOD, |all, (k, (_, _, found))| all.and(*found, k * (CHUNK / format.weights())));
+    (blocks, all)
 }
 
 /// A piece of the weights in single precision.
@@ -198,7 +220,7 @@ struct Scratch<F> {
 }
 
 impl<F: Element> Scratch<F> {
-    /// Encodes values of which the first has this flat index; whether those that are 0 stay so.
+    /// Encodes values of which the first has this flat index.
     fn encode(
         &mut self,
         values: &[F],
@@ -206,10 +228,13 @@ impl<F: Element> Scratch<F> {
         first: usize,
         format: BlockFormat,
         blocks: &mut [u8],
-    ) -> bool {
+    ) -> Found {
         let codec = format.codec();
-        self.values.clear();
-        self.values.extend(values.iter().map(|x| x.widen() as f32));
+        let singles = F::singles(values).unwrap_or_else(|| {
+            self.values.clear();
+            self.values.extend(values.iter().map(|x| x.widen() as f32));
+            &self.values
+        });
         let importance = columns.map(|columns| {
             self.importance.resize(values.len(), F::zero());
             columns.fill(first, &mut self.importance);
@@ -217,11 +242,12 @@ impl<F: Element> Scratch<F> {
             self.narrow.extend(self.importance.iter().map(|h| h.widen() as f32));
             &self.narrow[..]
         });
-        codec.encode(&self.values, importance, blocks);
-        if format.keeps_zeros() || !values.iter().any(F::is_zero) {
-            return true;
-        }
-        codec.decode(blocks, &mut self.values);
-        values.iter().zip(&self.values).all(|(x, back)| !x.is_zero() || *back == 0.0)
+        codec.encode(singles, importance, blocks);
+        let zeros_stay = format.keeps_zeros() || !values.iter().any(F::is_zero) || {
+            self.values.resize(values.len(), 0.0);
+            codec.decode(blocks, &mut self.values);
+            values.iter().zip(&self.values).all(|(x, back)| !x.is_zero() || *back == 0.0)
+        };
+        Found { zeros_stay, flaw: format.flaw(blocks) }
     }
 }

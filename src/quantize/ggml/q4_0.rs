@@ -23,18 +23,14 @@ pub(super) struct Q5_0;
 /// The value of largest magnitude, the first of several.
 #[inline(always)]
 fn largest(x: &[f32; 32]) -> f32 {
-    // The bits of negative numbers are the larger ones without a sign, the smaller ones with it.
-    let (mut negative, mut positive) = (0u32, i32::MIN);
-    for x in x {
-        negative = negative.max(x.to_bits());
-        positive = positive.max(x.to_bits() as i32);
+    // Magnitudes with the sign in the lowest place, once so that negative numbers win and once so that positive ones do.
+    let most = x.iter().fold(0, |most: u32, x| most.max(x.to_bits().rotate_left(1)));
+    let other = x.iter().fold(0, |most: u32, x| most.max(x.to_bits().rotate_left(1) ^ 1));
+    if most == other {
+        // It is there with both signs.
+        return x.iter().copied().find(|x| x.to_bits() & MAGNITUDE == most >> 1).unwrap_or(0.0);
     }
-    let below = if negative > MAGNITUDE { negative & MAGNITUDE } else { 0 };
-    let above = positive.max(0) as u32;
-    if below == above {
-        return x.iter().copied().find(|x| x.to_bits() & MAGNITUDE == above).unwrap_or(0.0);
-    }
-    f32::from_bits(if below > above { negative } else { above })
+    f32::from_bits(most.rotate_right(1))
 }
 
 /// The scale, and codes of `2 · half` levels.
@@ -52,11 +48,13 @@ fn codes(x: &[f32; 32], half: f32) -> (f32, [u8; 32]) {
 
 /// Two codes a byte.
 #[inline(always)]
-pub(super) fn pack(codes: &[u8; 32], bytes: &mut [u8]) {
+pub(super) fn pack(codes: &[u8; 32]) -> [u8; 16] {
     let (low, high) = codes.split_at(16);
+    let mut bytes = [0; 16];
     for ((byte, low), high) in bytes.iter_mut().zip(low).zip(high) {
         *byte = low & 15 | high << 4;
     }
+    bytes
 }
 
 impl Codec for Q4_0 {
@@ -72,7 +70,7 @@ impl Codec for Q4_0 {
                 {
                     let (d, codes) = codes(x, 8.0);
                     block[..2].copy_from_slice(&half(d));
-                    pack(&codes, &mut block[2..]);
+                    block[2..].copy_from_slice(&pack(&codes));
                 }
             },
         );
@@ -106,7 +104,7 @@ impl Codec for Q5_0 {
                     let fifth = codes.iter().enumerate().fold(0, fifth);
                     block[..2].copy_from_slice(&half(d));
                     block[2..6].copy_from_slice(&fifth.to_le_bytes());
-                    pack(&codes, &mut block[6..]);
+                    block[6..].copy_from_slice(&pack(&codes));
                 }
             },
         );

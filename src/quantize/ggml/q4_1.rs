@@ -47,7 +47,7 @@ impl Codec for Q4_1 {
                     }
                     block[..2].copy_from_slice(&half(d));
                     block[2..4].copy_from_slice(&half(low));
-                    pack(&words.map(|word| word as u8), &mut block[4..]);
+                    block[4..].copy_from_slice(&pack(&words.map(|word| word as u8)));
                 }
             },
         );
