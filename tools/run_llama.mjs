@@ -8,6 +8,10 @@ import {createRequire} from "node:module";
 import {join} from "node:path";
 import {pathToFileURL} from "node:url";
 
+if (process.argv.length < 3) {
+    console.error("usage: node tools/run_llama.mjs FILE.gguf...");
+    process.exit(2);
+}
 const installed = createRequire(join(process.cwd(), "anything.js")).resolve("node-llama-cpp");
 const {getLlama} = await import(pathToFileURL(installed));
 const llama = await getLlama({gpu: false, build: "never", logLevel: "error"});
