@@ -62,7 +62,7 @@ def main():
 
     def ours():
         """Seconds of one run in a process of its own, which also writes what it started from and what it made."""
-        command = ["cargo", "bench", "--bench", "gptq", "--", "--once"]
+        command = ["cargo", "bench", "--features", "cli", "--bench", "gptq", "--", "--once"]
         output = subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout
         words = dict(line.split(" ", 1) for line in output.splitlines() if line.startswith(("seconds ", "processor ")))
         return float(words["seconds"]), float(words["processor"])

@@ -1,16 +1,20 @@
 //! The dense linear algebra that Gram matrices need, in f64.
 
+#![expect(clippy::inline_always, reason = "loops have to land in the function that names the instructions")]
+
 use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::kernel::par;
+use crate::kernel::simd::vectorized;
 
-/// Columns factored or updated at a time.
+/// Columns factored at a time, and rows that one task updates: what a product packs serves all of them.
+const PANEL: usize = 128;
+const ROWS: usize = 256;
+/// Columns and rows solved at a time.
 const BLOCK: usize = 64;
-/// Rows that one task updates.
-const ROWS: usize = 64;
 
 /// The lower factor L of A = L·Lᵀ; `None` when A is not positive definite.
 pub(crate) fn cholesky(a: Array2<f64>) -> Option<Array2<f64>> {
@@ -24,24 +28,29 @@ pub(crate) fn cholesky(a: Array2<f64>) -> Option<Array2<f64>> {
 
 /// As [`cholesky`], of a matrix of which only the lower triangle is read, and only that of the answer means anything.
 ///
-/// Panels of [`BLOCK`] columns: the square on the diagonal is factored, the rows below are solved with it, and what is
+/// Panels of [`PANEL`] columns: the square on the diagonal is factored, the rows below are solved with it, and what is
 /// right of them takes its update, the last two in chunks of rows on all threads.
 pub(crate) fn cholesky_of_lower(a: Array2<f64>) -> Option<Array2<f64>> {
     // Panels are factored on slices of rows.
     let mut a = if a.is_standard_layout() { a } else { a.as_standard_layout().into_owned() };
     let n = a.nrows();
     let all = a.as_slice_mut()?;
-    for start in (0..n).step_by(BLOCK) {
-        let end = (start + BLOCK).min(n);
+    for start in (0..n).step_by(PANEL) {
+        let end = (start + PANEL).min(n);
         let (above, below) = all.split_at_mut(end * n);
         let square = &mut above[start * n..];
         factor_square(square, n, start)?;
         par::for_chunks_mut(below, ROWS * n, |_, rows| {
-            for row in rows.chunks_exact_mut(n) {
-                for (j, done) in (start..end).zip(square.chunks_exact(n)) {
-                    row[j] = (row[j] - dot(&row[start..j], &done[start..j])) / done[j];
-                }
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact_mut(n) {
+                        for (j, done) in (start..end).zip(square.chunks_exact(n)) {
+                            row[j] = (row[j] - dot(&row[start..j], &done[start..j])) / done[j];
+                        }
+                    }
+                },
+            );
         });
         let panel: Vec<f64> = below.chunks_exact(n).flat_map(|row| &row[start..end]).copied().collect();
         let panel = ArrayView2::from_shape((n - end, end - start), &panel).ok()?;
@@ -79,10 +88,11 @@ fn factor_square(rows: &mut [f64], n: usize, start: usize) -> Option<()> {
     Some(())
 }
 
-/// Σ a·b in four independent lanes.
+/// Σ a·b in independent lanes.
+#[inline(always)]
 fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0; 4];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let mut lanes = [0.0; 16];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<16>(), b.as_chunks::<16>());
     for (a, b) in a.iter().zip(b) {
         for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
             *lane += a * b;

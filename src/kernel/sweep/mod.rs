@@ -24,7 +24,9 @@ pub(crate) use thinning::{Pattern, Thinning, Values};
 
 /// Rows that are swept together: their weights of a column lie side by side.
 pub(crate) const LANES: usize = 256;
-/// Columns whose errors are fed forward by one product of matrices, and by a small one within it.
+/// Columns whose errors are fed forward by one product of matrices, and by smaller ones within it: what a product packs
+/// serves all of its columns.
+const LARGE: usize = 512;
 const BLOCK: usize = 128;
 const SMALL: usize = 16;
 /// Columns whose losses are added up at a time.
@@ -166,10 +168,11 @@ impl<F: Element> Feedback<F> {
             weights: vec![F::zero(); lanes],
         };
         if section == 0 {
-            run.plain(0..columns, &[BLOCK, SMALL], choice);
+            run.plain(0..columns, &[LARGE, BLOCK, SMALL], choice);
         } else {
             // Blocks hold whole sections.
-            run.nested(0..columns, &[section * (BLOCK / section).max(1), section], choice);
+            let whole = |size: usize| section * (size / section).max(1);
+            run.nested(0..columns, &[LARGE, BLOCK, section].map(whole), choice);
         }
         run.losses
     }

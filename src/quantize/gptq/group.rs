@@ -214,7 +214,8 @@ impl<'a, F: Element> Group<'a, F> {
         Rounded { codes: chosen, fits: scales.fits, errors, keeps: thinning.keeps, losses }
     }
 
-    /// Takes the rows that nearest rounding serves better: how many, and what all rows are worth.
+    /// Takes the rows that nearest rounding serves better: how many, and what the sampled rows are worth. Sampled rows
+    /// and those that are close are decided by exact sums, others by what the sweep lost.
     fn compare(
         &self,
         feedback: &Feedback<F>,
@@ -225,41 +226,44 @@ impl<'a, F: Element> Group<'a, F> {
         first: usize,
     ) -> (usize, Sums) {
         let step = stride(self.rows);
-        let costs = |x: &[F], rows: &[usize]| self.costs(x, lanes, rows);
-        let decided: Vec<usize> =
-            if step == 1 { (0..lanes).collect() } else { close(feedback, nearest, best, lanes) };
-        let before = costs(&nearest.errors, &decided);
-        let after = costs(&best.errors, &decided);
-        let (mut kept, mut error) = (0, 0.0);
-        for (&lane, (&before, &after)) in decided.iter().zip(before.iter().zip(&after)) {
-            if after.is_nan() || before < after {
+        let sampled = |lane: &usize| (first + lane).is_multiple_of(step);
+        let rows: Vec<usize> = if step == 1 {
+            (0..lanes).collect()
+        } else {
+            let close = close(feedback, nearest, best, lanes);
+            (0..lanes).filter(|lane| sampled(lane) || close.contains(lane)).collect()
+        };
+        let [before, after, whole] = self.costs([&nearest.errors, &best.errors, weights], lanes, &rows);
+        let (mut kept, mut sums) = (0, Sums::default());
+        for (k, &lane) in rows.iter().enumerate() {
+            let worse = after[k].is_nan() || before[k] < after[k];
+            if worse {
                 best.take(nearest, lane, lanes);
                 kept += 1;
             }
-            error += if after < before { after } else { before };
+            if sampled(&lane) {
+                sums.error += if worse { before[k] } else { after[k] };
+                sums.nearest += before[k];
+                sums.weights += whole[k];
+            }
         }
-        let sums = if step == 1 {
-            Sums { error, nearest: before.iter().sum(), weights: costs(weights, &decided).iter().sum() }
-        } else {
-            let sampled: Vec<usize> = (0..lanes).filter(|lane| (first + lane).is_multiple_of(step)).collect();
-            let [error, nearest, weights] =
-                [best.errors.as_slice(), &nearest.errors, weights].map(|x| costs(x, &sampled).iter().sum());
-            Sums { error, nearest, weights }
-        };
         (kept, sums)
     }
 
-    /// x·G·xᵀ of some rows of [columns in the order of the sweep, lanes].
-    fn costs(&self, x: &[F], lanes: usize, rows: &[usize]) -> Vec<f64> {
-        let mut x_rows = Array2::zeros((rows.len(), self.rows.width));
-        for (&column, x) in self.order.iter().zip(x.chunks(lanes)) {
-            x_rows.column_mut(column).iter_mut().zip(rows).for_each(|(to, &lane)| *to = x[lane].widen());
+    /// x·G·xᵀ of some rows of each x, [columns in the order of the sweep, lanes].
+    fn costs<const N: usize>(&self, all: [&[F]; N], lanes: usize, rows: &[usize]) -> [Vec<f64>; N] {
+        // One product for all of them: to bring the Gram matrix in order for it takes longer than a few rows do.
+        let mut x_rows = Array2::zeros((N * rows.len(), self.rows.width));
+        for (k, &column) in self.order.iter().enumerate() {
+            let values = all.iter().flat_map(|x| rows.iter().map(|&lane| x[k * lanes + lane].widen()));
+            x_rows.column_mut(column).iter_mut().zip(values).for_each(|(to, x)| *to = x);
         }
         let mut products = Array2::zeros(x_rows.raw_dim());
         general_mat_mul(1.0, &x_rows, self.gram, 0.0, &mut products);
         let dot =
             |(a, b): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| a.iter().zip(&b).map(|(a, b)| a * b).sum();
-        x_rows.rows().into_iter().zip(products.rows()).map(dot).collect()
+        let mut costs = x_rows.rows().into_iter().zip(products.rows()).map(dot);
+        all.map(|_| costs.by_ref().take(rows.len()).collect())
     }
 }
 
