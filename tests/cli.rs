@@ -761,3 +761,88 @@ fn blocks_in_gguf_files() {
     scene.refuses(1, "compress m.gguf -o p.gguf --quantize uniform:8:channel", "no GGUF type holds");
     assert_eq!(scene.run("compress m.gguf -o q.npz --quantize gguf:q8_0").code(), 0);
 }
+
+#[test]
+fn graphs_compute_in_integers() {
+    let scene = Scene::new("integers");
+    let (model, calibration, test) =
+        (digits("digits.onnx"), digits("digits-calibration.npz"), digits("digits-test.npz"));
+    for scheme in ["qdq:8", "qdq:8,mse", "qdq:7,percentile=99.99,signed", "dynamic:8"] {
+        let inputs =
+            if scheme.starts_with("qdq") { format!("--calibration {calibration}") } else { String::new() };
+        scene.run(&format!("compress {model} -o out.onnx --quantize {scheme} {inputs} -q")).done();
+        let first = fs::read(scene.path("out.onnx")).unwrap();
+        assert!(3 * first.len() < fs::read(&model).unwrap().len(), "{scheme}");
+        scene
+            .run(&format!("compress {model} -o out.onnx --quantize {scheme} {inputs} --threads 1 -q"))
+            .done();
+        assert_eq!(fs::read(scene.path("out.onnx")).unwrap(), first, "{scheme}");
+        let told = scene.run(&format!("compare {model} out.onnx --inputs {test} --json")).done().out();
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let near = told["outputs"][0]["mean_cosine"].as_f64().unwrap();
+        // Dynamic codes of 8 bits are cut where the processor has no VNNI.
+        assert!(near > if scheme == "dynamic:8" { 0.98 } else { 0.999 }, "{scheme}: {near}");
+    }
+    // Pruned, recovered and in integers; the layer that is kept is named.
+    let line = format!(
+        "compress {model} -o out.onnx --prune channel=0.5 --recover least-squares --quantize qdq:8,keep=conv2.weight"
+    );
+    let answer = scene.run(&format!("{line} --calibration {calibration}")).done();
+    assert!(answer.err().contains("(Conv) computes in floats: its weight has no codes"), "{}", answer.err());
+    scene.refuses(2, &line, "needs inputs to run the model on");
+    scene.refuses(2, "compress m.npz -o out.npz --quantize dynamic:8", "is for ONNX models");
+    scene.refuses(2, &format!("compress {model} -o o.onnx --quantize qdq:4"), "qdq:8");
+}
+
+#[test]
+fn files_are_converted() {
+    let scene = Scene::new("convert");
+    let read = |name: &str| {
+        let path = scene.path(name);
+        let tensors = match name.rsplit('.').next() {
+            Some("npz") => npz::read::<f32>(path),
+            Some("gguf") => gguf::read::<f32>(path),
+            _ => safetensors::read::<f32>(path),
+        };
+        Model::builder().tensors(tensors.unwrap()).build().unwrap()
+    };
+    let before = read("m.npz");
+    for (from, to) in [("m.npz", "a.safetensors"), ("a.safetensors", "b.gguf"), ("b.gguf", "c.npz")] {
+        let answer = scene.run(&format!("convert {from} -o {to}")).done();
+        assert!(answer.out().starts_with(&format!("{from} -> {to}: ")), "{}", answer.out());
+        let after = read(to);
+        assert_eq!(after.parameters().len(), before.parameters().len(), "{to}");
+        for parameter in before.parameters() {
+            assert_eq!(after.parameter(parameter.name()).unwrap().array(), parameter.array(), "{to}");
+        }
+    }
+    // Half the bytes; a name that does not say the format; blocks that stay blocks.
+    scene.run("convert m.npz -o half.bin --format gguf --precision f16 -q").done();
+    scene.run("compress m.npz -o blocks.gguf --quantize gguf:q4_0 -q").done();
+    scene.run("convert blocks.gguf -o same.gguf").done();
+    assert_eq!(fs::read(scene.path("same.gguf")).unwrap(), fs::read(scene.path("blocks.gguf")).unwrap());
+    // Words go along.
+    let words = safetensors::WriteOptions::new().metadata("author", "somebody");
+    let array = Array::from_elem(vec![2, 2], 1.0f32);
+    safetensors::write(scene.path("w.safetensors"), [("w", array.view())], &words).unwrap();
+    for to in ["w.gguf", "again.safetensors"] {
+        scene.run(&format!("convert w.safetensors -o {to}")).done();
+    }
+    assert_eq!(
+        safetensors::read::<f32>(scene.path("again.safetensors")).unwrap().metadata()["author"],
+        "somebody"
+    );
+    assert_eq!(gguf::read::<f32>(scene.path("w.gguf")).unwrap().metadata()["author"], "somebody");
+    // What was compressed is decoded, and a graph gives up its weights.
+    scene.run("compress m.npz -o small.safetensors --prune unstructured=0.5 -q").done();
+    scene.run("convert small.safetensors -o plain.safetensors").done();
+    let small = Compressed::<f32>::load(scene.path("small.safetensors")).unwrap().decode().unwrap();
+    assert_eq!(read("plain.safetensors").parameter_count(), small.parameter_count());
+    scene.run(&format!("convert {} -o weights.npz", digits("digits.onnx"))).done();
+    assert!(read("weights.npz").find("conv1.weight").is_some());
+    scene.refuses(1, "convert m.npz -o m.onnx", "a file of arrays holds none");
+    scene.refuses(1, "convert m.npz -o n.npz --precision f16", "--precision f16 is for safetensors and gguf");
+    scene.refuses(1, "convert m.npz -o m.npz", "is a file that is read");
+    scene.refuses(1, "convert none.npz -o n.npz", "none.npz");
+    scene.refuses(1, "convert m.npz -o out.bin", "the name should end in");
+}

@@ -30,9 +30,14 @@
 //!
 //! Fang and others: `DepGraph`: towards any structural pruning (2023), for groups of layers that shrink together.
 
+mod dead;
+mod draft;
 mod edit;
 mod file;
+mod fold;
 mod graph;
+mod integer;
+mod opset;
 mod proto;
 #[cfg(feature = "rten")]
 mod run;
@@ -42,6 +47,7 @@ mod view;
 
 pub use edit::CompressedGraph;
 pub use graph::{Dim, Graph, ValueInfo};
+pub use integer::{FloatLayer, IntegerGraph, Qdq, TensorRanges};
 #[cfg(feature = "rten")]
 pub use run::{
     BatchNorm, Comparison, Inputs, LeastSquares, MeanFold, Observer, OutputComparison, Progress, Runner,

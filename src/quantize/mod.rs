@@ -41,9 +41,13 @@ pub use distillation::Distillation;
 pub use element_wise::{ElementWise, OnOverflow};
 pub use ggml::{BlockFormat, Ggml};
 pub use gptq::Gptq;
+#[cfg(feature = "onnx")]
+pub(crate) use grid::{Fit, Grid};
 pub use multi_scale::MultiScale;
 pub use outcome::Outcome;
 pub use parts::{Part, PartType};
+#[cfg(feature = "rten")]
+pub(crate) use ranges::{Importance, Piece};
 pub use ranges::{Percentile, Range};
 pub use rounding::Rounding;
 pub use scheme::{FloatFormat, ScaleType, Scheme, Scope, Symmetry};

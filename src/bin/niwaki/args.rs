@@ -1,10 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::spell::{self, Criterion, Give, Prune, Quantize};
+use crate::files::Format;
+use crate::spell::{self, Activations, Criterion, Give, Prune, Quantize};
 
 /// Makes trained neural networks smaller: ONNX models, and arrays in safetensors, npz and gguf files
 #[derive(Debug, Parser)]
@@ -20,6 +21,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Prunes, recovers and quantizes a model
     Compress(Box<Compress>),
+    /// Writes a model as another kind of file, nothing compressed
+    Convert(Convert),
     /// Runs two ONNX models on the same inputs and compares what they answer
     Compare(Compare),
 }
@@ -45,6 +48,9 @@ pub(crate) struct Compress {
     /// The file to write; of the model's kind, except that arrays go to .safetensors, .npz or .gguf
     #[arg(short, long, value_name = "OUT", required_unless_present = "plan")]
     pub(crate) output: Option<PathBuf>,
+    /// The kind of file to write, where its name does not say it
+    #[arg(long, value_enum, requires = "output")]
+    pub(crate) format: Option<Format>,
 
     /// What goes, in this order (repeatable): channel=0.5, unstructured=0.9, n-of-m=2:4 (or 2:4), sparsegpt=0.5,
     /// sparsegpt=2:4, tiles=0.5,size=4x4, feature-map=0.25, modules=2 (blocks) or modules=0.25; options follow, separated
@@ -62,7 +68,8 @@ pub(crate) struct Compress {
     pub(crate) recover: Vec<Give>,
     /// Stores weights in few bits: uniform:8:channel, uniform:8:tensor, uniform:4:g32; with --calibration
     /// gptq:4:channel, gptq:4:g128, distill:4:channel, distill:4:channel:adversarial; f16, bf16,
-    /// multi-scale:2+2+4:channel, fixed:2.5, f8-e4m3, f8-e5m2; options follow, separated by commas
+    /// multi-scale:2+2+4:channel, fixed:2.5, f8-e4m3, f8-e5m2; weights and activations of an ONNX model in 8 bits, for
+    /// kernels that compute in integers: qdq:8, or dynamic:8 (matrix products only, no calibration); options follow, separated by commas
     #[arg(long, value_name = "SCHEME", help_heading = "Stages")]
     pub(crate) quantize: Option<Quantize>,
     /// Before codes, evens out the ranges of units between the weights that make and that read them (cross-layer
@@ -142,17 +149,76 @@ impl Compress {
         own.into_iter().chain(asked).collect()
     }
 
+    /// The kind of file that is written to a path: what is asked for, or what its name ends in.
+    pub(crate) fn format_of(&self, output: &Path) -> niwaki::Result<Format> {
+        self.format.map_or_else(|| Format::of(output), Ok)
+    }
+
+    /// What is done with activations, if anything.
+    pub(crate) fn activations(&self) -> niwaki::Result<Option<Activations>> {
+        Ok(self.quantize.as_ref().map(Quantize::activations).transpose()?.flatten())
+    }
+
     /// Stages that read what passes through the network and cannot do without.
     pub(crate) fn readers(&self) -> Vec<String> {
         let criterion = (!self.prune.is_empty() && self.importance().needs_calibration())
             .then(|| format!("--importance {}", self.importance()));
         let prune = self.prune.iter().filter(|p| p.needs_calibration()).map(|p| format!("--prune {p}"));
         let recover = self.recover.iter().map(|give| format!("--recover {give}"));
-        let quantize = self.quantize.iter().filter(|q| q.learns()).map(|q| format!("--quantize {q}"));
+        let quantize =
+            self.quantize.iter().filter(|q| q.needs_calibration()).map(|q| format!("--quantize {q}"));
         let flags =
             [(self.awq, "--awq"), (self.smooth.is_some(), "--smooth"), (self.correct_bias, "--correct-bias")];
         let flags = flags.into_iter().filter(|(given, _)| *given).map(|(_, name)| name.to_owned());
         prune.chain(criterion).chain(recover).chain(quantize).chain(flags).collect()
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CONVERT_HELP)]
+pub(crate) struct Convert {
+    /// An .onnx, .safetensors, .npz or .gguf file; one that was compressed is decoded
+    pub(crate) model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT")]
+    pub(crate) output: PathBuf,
+    /// The kind of file to write, where its name does not say it
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// The type of the numbers in a safetensors or gguf file [default: f32]
+    #[arg(long, value_enum)]
+    pub(crate) precision: Option<Precision>,
+    #[command(flatten)]
+    pub(crate) trace: Trace,
+    /// Prints nothing but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Precision {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl From<Precision> for niwaki::format::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::F16 => Self::F16,
+            Precision::Bf16 => Self::BF16,
+        }
     }
 }
 
@@ -277,9 +343,20 @@ Options of --quantize, after the scheme:
   multi-scale   refitted  f16-scales  keep=WEIGHT
   f16 …         saturate  keep=WEIGHT
   gguf:q4_k …   keep=WEIGHT
+  qdq:8         mse | entropy | percentile=99.9 (ranges of activations)  signed  keep=WEIGHT
+  dynamic:8     keep=WEIGHT
 `keep` leaves a weight as it is.
 
 Exit codes: 0 done, 1 an error (nothing was written), 2 the command line is wrong.";
+
+const CONVERT_HELP: &str = "\
+Examples:
+  niwaki convert model.gguf -o model.safetensors
+  niwaki convert model.onnx -o weights.npz
+  niwaki convert model.safetensors -o model.gguf --precision f16
+
+An ONNX model gives up its weights only: their names, in the order of the graph. Blocks of a gguf file stay as they are
+in another gguf file, and become numbers elsewhere. Metadata goes along where the other kind has room for it.";
 
 const COMPARE_HELP: &str = "\
 Example:

@@ -38,7 +38,7 @@ pub(crate) fn compress(args: &Compress, format: Format, start: Instant) -> Resul
     };
     let compressed = stages.compress_by(&plan, &model, &evidence)?;
     compressed.verify()?;
-    files.after = Some(match Format::of(output)? {
+    files.after = Some(match args.format_of(output)? {
         Format::Npz => {
             if args.quantize.is_some() {
                 out::note(

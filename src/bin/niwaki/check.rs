@@ -21,6 +21,8 @@ pub(crate) fn compress(args: &Compress) -> Result<(), Error> {
             (args.trace.through_statistics, "--through-statistics"),
         ];
         let graph = graph.into_iter().filter(|(given, _)| *given).map(|(_, option)| option.to_owned());
+        let codes = args.quantize.iter().filter(|_| matches!(args.activations(), Ok(Some(_))));
+        let graph = graph.chain(codes.map(|quantize| format!("--quantize {quantize}")));
         if let Some(option) = readers.iter().cloned().chain(graph).next() {
             let text = format!("{option} is for ONNX models: a file of arrays cannot be run");
             return Err(wrong(ErrorKind::ArgumentConflict, &text));

@@ -32,7 +32,7 @@ fn check_targets(args: &Compress, format: Format) -> Result<()> {
     reads.extend(args.snapshot.as_deref());
     files::bytes(&args.model)?;
     if let Some(output) = &args.output {
-        let kind = Format::of(output)?;
+        let kind = args.format_of(output)?;
         if (kind == Format::Onnx) != (format == Format::Onnx) {
             return Err(files::fail(output, "an ONNX model stays one, and arrays stay arrays"));
         }

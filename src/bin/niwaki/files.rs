@@ -1,15 +1,20 @@
 //! Which files are read and written.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use clap::ValueEnum;
 use niwaki::format::{gguf, npz, safetensors};
 use niwaki::{Compressed, Error, ErrorKind, Model, Result};
 
 use crate::out;
 
-/// A kind of file, by the end of its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Words that a file says of itself.
+pub(crate) type Words = BTreeMap<String, String>;
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Onnx,
     Safetensors,
@@ -18,6 +23,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// By the end of a name.
     pub(crate) fn of(path: &Path) -> Result<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         match name.rsplit_once('.').map(|(_, end)| end) {
@@ -68,13 +74,18 @@ pub(crate) fn bytes(path: &Path) -> Result<u64> {
 
 /// A model of arrays without couplings; one that was compressed is decoded.
 pub(crate) fn read_arrays(path: &Path, format: Format, quiet: bool) -> Result<Model<f32>> {
+    read_with_words(path, format, quiet).map(|(model, _)| model)
+}
+
+/// As [`read_arrays`], with the file's own words, unless they are about how it was compressed.
+pub(crate) fn read_with_words(path: &Path, format: Format, quiet: bool) -> Result<(Model<f32>, Words)> {
     let tensors = match format {
         Format::Npz => npz::read::<f32>(path)?,
         Format::Gguf => gguf::read::<f32>(path)?,
         _ => safetensors::read::<f32>(path)?,
     };
     if format == Format::Safetensors && tensors.metadata().contains_key("niwaki") {
-        return Compressed::<f32>::load(path)?.decode();
+        return Ok((Compressed::<f32>::load(path)?.decode()?, Words::new()));
     }
     if tensors.is_empty() {
         return Err(fail(path, "holds no floating-point arrays"));
@@ -85,7 +96,9 @@ pub(crate) fn read_arrays(path: &Path, format: Format, quiet: bool) -> Result<Mo
         let text = format!("{}: not read, for they hold no weights: {}", path.display(), skipped.join(", "));
         out::note(quiet, &text);
     }
-    Model::builder().tensors(tensors).build().map_err(|error| error.context(path.display()))
+    let words = tensors.metadata().clone();
+    let model = Model::builder().tensors(tensors).build().map_err(|error| error.context(path.display()))?;
+    Ok((model, words))
 }
 
 pub(crate) fn fail(path: &Path, what: &str) -> Error {

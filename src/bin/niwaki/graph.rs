@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::time::Instant;
 
-use niwaki::onnx::{self, Graph, Inputs, Observer, Traced};
+use niwaki::onnx::{self, Graph, Inputs, IntegerGraph, Observer, Qdq, Traced};
 use niwaki::prune::Plan;
 use niwaki::recover::SparseGpt;
-use niwaki::{Error, ErrorKind, Evidence, Result};
+use niwaki::{Compressed, Error, ErrorKind, Evidence, Result};
 
 use crate::args::{Compress, Trace};
 use crate::chosen::{Notes, coded};
@@ -15,13 +15,25 @@ use crate::compress::tell;
 use crate::files::{self, Format};
 use crate::out;
 use crate::progress::Bar;
-use crate::spell::{self, Give};
+use crate::spell::{self, Activations, Give};
 use crate::stages::{BoxedRecovery, Stages, stages};
 use crate::summary::{Files, Summary};
 
 /// Reads and traces a model.
 pub(crate) fn traced(path: &Path, trace: &Trace) -> Result<Traced> {
-    let graph = Graph::read(path).map_err(|error| files::named(path, &error))?;
+    trace_graph(&Graph::read(path).map_err(|error| files::named(path, &error))?, path, trace)
+}
+
+/// As [`traced`], with the graph in a form whose activations can get codes where that is asked for.
+fn prepared(path: &Path, args: &Compress) -> Result<Traced> {
+    if args.activations()?.is_none() {
+        return traced(path, &args.trace);
+    }
+    let graph = Graph::read(path).and_then(|graph| Qdq::prepared(&graph));
+    trace_graph(&graph.map_err(|error| files::named(path, &error))?, path, &args.trace)
+}
+
+fn trace_graph(graph: &Graph, path: &Path, trace: &Trace) -> Result<Traced> {
     let mut settings = onnx::Trace::new();
     let known: Vec<String> = graph.inputs().into_iter().map(|info| info.name).collect();
     for (name, dims) in &trace.input {
@@ -35,7 +47,7 @@ pub(crate) fn traced(path: &Path, trace: &Trace) -> Result<Traced> {
     if trace.through_statistics {
         settings = settings.through_statistics();
     }
-    settings.run(&graph).map_err(|error| files::named(path, &error))
+    settings.run(graph).map_err(|error| files::named(path, &error))
 }
 
 /// Multiplications of each weight, where they are known.
@@ -55,14 +67,14 @@ pub(crate) fn bytes(path: &Path, traced: &Traced) -> Result<u64> {
 }
 
 pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
-    let traced = traced(&args.model, &args.trace)?;
+    let traced = prepared(&args.model, args)?;
     let inputs = args.calibration.as_deref().map(read_inputs).transpose()?;
     let model = traced.model();
     let notes = Notes::default();
     let stages = stages(args, model, recoveries(args, &traced, inputs.as_ref()), &notes)?;
     let mut evidence = stages.evidence(model);
     if let Some(snapshot) = &args.snapshot {
-        let earlier = self::traced(snapshot, &args.trace)?;
+        let earlier = prepared(snapshot, args)?;
         evidence.record_snapshot(earlier.model()).map_err(|error| files::named(snapshot, &error))?;
     }
     observe(args, &traced, inputs.as_ref(), &mut evidence)?;
@@ -78,8 +90,9 @@ pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
     let mut head = before(args, &traced);
     match &args.output {
         Some(output) if !args.plan => {
-            let summary =
-                write(args, output, &traced, (&stages, &plan, &evidence), (summary, &notes), &mut files)?;
+            let (made, graph) = make(args, &traced, inputs.as_ref(), (&stages, &plan, &evidence))?;
+            files.after = Some(graph.write(output)?);
+            let summary = summary.made(&made, &notes.all());
             files.seconds = start.elapsed().as_secs_f64();
             tell(args, &head, &summary, &files)
         }
@@ -90,30 +103,40 @@ pub(crate) fn compress(args: &Compress, start: Instant) -> Result<()> {
     }
 }
 
-/// Applies, recovers, quantizes and writes.
-fn write(
+/// Applies, recovers and quantizes.
+fn make(
     args: &Compress,
-    output: &Path,
     traced: &Traced,
+    inputs: Option<&Inputs>,
     (stages, plan, evidence): (&Stages<'_>, &Plan, &Evidence<f32>),
-    (summary, notes): (Summary, &Notes),
-    files: &mut Files,
-) -> Result<Summary> {
+) -> Result<(Compressed<f32>, Graph)> {
     let compressed = stages.compress_by(plan, traced.model(), evidence)?;
     compressed.verify()?;
-    let graph = if args.quantize.is_some() {
-        let made = traced.apply_compressed(plan, &compressed)?;
-        if !made.plain.is_empty() {
-            let names = spell::list(made.plain.iter().map(String::as_str));
-            let text = format!("rounded to their codes, but stored as plain numbers: {names}");
-            out::note(args.quiet, &text);
-        }
-        made.graph
-    } else {
-        traced.apply(plan, &compressed.decode()?)?
+    if args.quantize.is_none() {
+        let graph = traced.apply(plan, &compressed.decode()?)?;
+        return Ok((compressed, graph));
+    }
+    let made = traced.apply_compressed(plan, &compressed)?;
+    if !made.plain.is_empty() {
+        let names = spell::list(made.plain.iter().map(String::as_str));
+        let text = format!("rounded to their codes, but stored as plain numbers: {names}");
+        out::note(args.quiet, &text);
+    }
+    let graph = match (args.activations()?, inputs) {
+        (Some(Activations::Static(qdq)), Some(inputs)) => told(args, qdq.run(&made.graph, inputs)?),
+        (Some(Activations::Dynamic), _) => told(args, made.graph.dynamically_quantized()?),
+        _ => made.graph,
     };
-    files.after = Some(graph.write(output)?);
-    Ok(summary.made(&compressed, &notes.all()))
+    Ok((compressed, graph))
+}
+
+/// The graph, after a word on what computes in floats.
+fn told(args: &Compress, made: IntegerGraph) -> Graph {
+    for left in made.left {
+        let (node, operator, why) = (left.node, left.operator, left.why);
+        out::note(args.quiet, &format!("{node} ({operator}) computes in floats: {why}"));
+    }
+    made.graph
 }
 
 /// The recoveries that options name; those that run the graph show their progress.
@@ -151,7 +174,7 @@ fn observe(
     let answers = scores && args.importance().reads_outputs();
     let blocks = args.prune.iter().any(spell::Prune::reads_blocks);
     if !(learns || others || answers || blocks) {
-        if args.recover.is_empty() {
+        if args.recover.is_empty() && args.activations()?.is_none() {
             out::note(args.quiet, "no stage reads the calibration inputs");
         }
         return Ok(());

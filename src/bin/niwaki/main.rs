@@ -8,6 +8,7 @@ mod check;
 mod chosen;
 mod compare;
 mod compress;
+mod convert;
 mod files;
 mod graph;
 mod inspect;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
             }
             compress::run(&args)
         }
+        Command::Convert(args) => convert::run(&args),
         Command::Compare(args) => compare::run(&args),
     };
     match done {

@@ -6,7 +6,7 @@ use std::path::Path;
 use ndarray::ArrayD;
 
 use crate::model::Parameter;
-use crate::onnx::edit::draft::Constant;
+use crate::onnx::draft::Constant;
 use crate::onnx::edit::{Edit, slice, values};
 use crate::onnx::file;
 use crate::onnx::proto::{EXTERNAL, TensorProto, dtype};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::onnx::draft;
 use crate::onnx::edit::Edit;
 use crate::onnx::view::TensorId;
 use crate::{Error, Result};
@@ -53,7 +54,7 @@ fn pass(edit: &mut Edit<'_>, from: TensorId, to: TensorId) -> Result<()> {
     }
     for &reader in &view.tensors[from].readers {
         let inputs = &mut edit.draft.node(view, reader)?.input;
-        inputs.iter_mut().filter(|name| *name == old).for_each(|name| new.clone_into(name));
+        draft::rename(inputs, old, new);
     }
     edit.draft.redirect_inserted(old, new);
     Ok(())

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::onnx::Graph;
-use crate::onnx::edit::{Edit, dead};
+use crate::onnx::dead;
+use crate::onnx::edit::Edit;
 use crate::onnx::shape;
 use crate::onnx::view::{TensorId, View};
 use crate::{Error, Result};

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::onnx::edit::{Edit, draft};
+use crate::onnx::draft;
+use crate::onnx::edit::Edit;
 use crate::onnx::file;
 use crate::onnx::proto::dtype;
 use crate::onnx::trace::{Feed, Form, LayerIo, Order};
@@ -125,7 +126,7 @@ fn put_mask(edit: &mut Edit<'_>, name: &str, mask: &Mask, gathered: &[Gathered])
     let whole = edit.draft.name(&format!("{output}_whole"));
     let product = edit.draft.name(&format!("{output}_masked"));
     let names = &mut edit.draft.node(view, producer)?.output;
-    names.iter_mut().filter(|name| *name == output).for_each(|name| name.clone_from(&whole));
+    draft::rename(names, output, &whole);
     edit.draft.insert(
         graph,
         view.nodes[producer].at + 1,

@@ -3,8 +3,6 @@
 mod arrays;
 mod blocks;
 mod check;
-mod dead;
-mod draft;
 mod heads;
 mod indices;
 mod infos;
@@ -24,13 +22,13 @@ use std::collections::{HashMap, HashSet};
 
 use crate::compress::Compressed;
 use crate::model::Model;
-use crate::onnx::Graph;
+use crate::onnx::draft::Draft;
 use crate::onnx::trace::Traced;
 use crate::onnx::view::{TensorId, View};
+use crate::onnx::{Graph, dead};
 use crate::prune::Plan;
 use crate::{Error, Result};
 
-use draft::Draft;
 use kept::Kept;
 use left::Left;
 

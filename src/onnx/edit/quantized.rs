@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use crate::compress::{Compressed, Stored};
 use crate::onnx::Graph;
-use crate::onnx::edit::draft::{self, Constant, Draft};
+use crate::onnx::dead;
+use crate::onnx::draft::{self, Constant, Draft};
+use crate::onnx::edit::layout;
 use crate::onnx::edit::left::Left;
-use crate::onnx::edit::{dead, layout};
 use crate::onnx::file;
 use crate::onnx::proto::{NodeProto, TensorProto, dtype};
 use crate::onnx::trace::{Form, Traced};

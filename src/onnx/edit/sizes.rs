@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::model::Parameter;
+use crate::onnx::draft;
 use crate::onnx::edit::{Edit, heads, indices, values};
 use crate::onnx::shape::Origin;
 use crate::onnx::trace::rewritten;
@@ -224,7 +225,7 @@ fn split(edit: &mut Edit<'_>, node: usize) -> Result<()> {
         return Ok(());
     }
     let wanted = format!("{}_sizes", proto.title());
-    let sizes = super::draft::integers(&[after.len()], &after);
+    let sizes = draft::integers(&[after.len()], &after);
     let name = edit.draft.add_initializer(edit.view.nodes[node].graph, &wanted, sizes)?;
     let proto = edit.draft.node(edit.view, node)?;
     proto.attribute.retain(|a| a.name.as_deref() != Some("num_outputs"));

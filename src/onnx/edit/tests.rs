@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::compress::Compressor;
 use crate::importance::{Magnitude, Scores};
-use crate::onnx::edit::draft::{floats, int, integers, node};
+use crate::onnx::draft::{floats, int, integers, node};
 use crate::onnx::file;
 use crate::onnx::proto::__buffa::oneof::tensor_shape_proto::dimension::Value as Length;
 use crate::onnx::proto::__buffa::oneof::type_proto::Value as Type;

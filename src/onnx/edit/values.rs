@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::onnx::edit::draft::{self, Constant};
+use crate::onnx::draft::{self, Constant};
 use crate::onnx::edit::{Edit, Promise};
 use crate::onnx::file;
 use crate::onnx::proto::{TensorProto, dtype};

@@ -28,6 +28,13 @@ fn translate_graph(graph: &mut GraphProto, opset: i64, outside: &HashMap<String,
             dims.insert(name.clone(), value.dims.clone());
         }
     }
+    // Weights in codes have the shape of these.
+    for node in graph.node.iter().filter(|node| node.operator() == "DequantizeLinear") {
+        if let (Some(name), Some(codes)) = (node.output.first(), node.input.first().and_then(|c| dims.get(c)))
+        {
+            dims.insert(name.clone(), codes.clone());
+        }
+    }
     let mut nodes = Vec::with_capacity(graph.node.len());
     for (at, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         for attribute in &mut node.attribute {

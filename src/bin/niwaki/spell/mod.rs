@@ -9,7 +9,7 @@ mod recovery;
 
 pub(crate) use criterion::Criterion;
 pub(crate) use prune::{Kept, Prune};
-pub(crate) use quantize::Quantize;
+pub(crate) use quantize::{Activations, Quantize};
 pub(crate) use recovery::Give;
 
 /// A wrong word; clap says which option it stood behind.

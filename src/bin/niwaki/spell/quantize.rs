@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
+use niwaki::onnx::Qdq;
 use niwaki::quantize::{
     Bits, BlockFormat, Distillation, ElementWise, FloatFormat, Ggml, Gptq, GroupSize, MultiScale, Quantizer,
     Range, Uniform,
@@ -29,10 +30,22 @@ enum Kind {
     Fixed(u32, u32),
     Float(FloatFormat),
     Gguf(BlockFormat),
+    /// bits of weights
+    Qdq(u32),
+    Dynamic(u32),
+}
+
+/// What is done with activations.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Activations {
+    /// Codes in ranges from calibration.
+    Static(Qdq),
+    /// Codes in ranges that are found while the graph runs.
+    Dynamic,
 }
 
 /// Kinds and the options that each takes.
-const KINDS: [(&str, &[&Spec]); 7] = [
+const KINDS: [(&str, &[&Spec]); 9] = [
     ("uniform", &[&AFFINE, &MSE, &HQQ, &ENTROPY, &PERCENTILE, &F16_SCALES, &KEEP]),
     (
         "gptq",
@@ -59,6 +72,8 @@ const KINDS: [(&str, &[&Spec]); 7] = [
     ("fixed", &[&KEEP]),
     ("float", &[&SATURATE, &KEEP]),
     ("gguf", &[&KEEP]),
+    ("qdq", &[&MSE, &ENTROPY, &PERCENTILE, &SIGNED, &KEEP]),
+    ("dynamic", &[&KEEP]),
 ];
 const AFFINE: Spec = Spec { name: "affine", form: Form::Flag };
 const MSE: Spec = Spec { name: "mse", form: Form::Flag };
@@ -77,6 +92,7 @@ const POLISH: Spec = Spec { name: "polish", form: Form::Count };
 const STEPS: Spec = Spec { name: "steps", form: Form::Count };
 const REFITTED: Spec = Spec { name: "refitted", form: Form::Flag };
 const SATURATE: Spec = Spec { name: "saturate", form: Form::Flag };
+const SIGNED: Spec = Spec { name: "signed", form: Form::Flag };
 /// Weights that stay as they are.
 const KEEP: Spec = Spec { name: "keep", form: Form::Pattern };
 /// Of these, one finds the range.
@@ -100,7 +116,7 @@ const BLOCKS: [(&str, BlockFormat); 6] = [
 const ROUNDS: usize = 4;
 const ADVERSARIAL: &str = ":adversarial";
 const FORMS: &str = "`uniform:BITS:channel|tensor|model|group:SIZE`, `gptq:BITS:…`, `distill:BITS:…`, `multi-scale:2+2+4:…`, `fixed:2.5`, `f16`, \
-                     `bf16`, `f8-e4m3`, `f8-e5m2` and `gguf:q4_k`";
+                     `bf16`, `f8-e4m3`, `f8-e5m2`, `gguf:q4_k`, `qdq:8` and `dynamic:8`";
 
 impl Quantize {
     /// Patterns of weights that are not quantized.
@@ -111,6 +127,23 @@ impl Quantize {
     /// Whether it learns its rounding from what passes through the network, and cannot do without.
     pub(crate) fn learns(&self) -> bool {
         matches!(self.kind, Kind::Gptq(..) | Kind::Distill(..))
+    }
+
+    /// Whether it cannot do without calibration inputs.
+    pub(crate) fn needs_calibration(&self) -> bool {
+        self.learns() || matches!(self.kind, Kind::Qdq(_))
+    }
+
+    /// What is done with activations, if anything; options are about their ranges.
+    pub(crate) fn activations(&self) -> niwaki::Result<Option<Activations>> {
+        Ok(match self.kind {
+            Kind::Qdq(_) => {
+                let qdq = Qdq::new().range(self.range()?.unwrap_or_default());
+                Some(Activations::Static(if self.options.has(&SIGNED) { qdq.signed_weights() } else { qdq }))
+            }
+            Kind::Dynamic(_) => Some(Activations::Dynamic),
+            _ => None,
+        })
     }
 
     /// The same without taking weights away.
@@ -130,7 +163,7 @@ impl Quantize {
 
     /// Whether it weighs errors by what passes through the network, where that is known.
     pub(crate) fn reads_inputs(&self) -> bool {
-        self.learns() || self.options.has(&MSE)
+        self.learns() || !matches!(self.kind, Kind::Qdq(_)) && self.options.has(&MSE)
     }
 
     /// The same codes by nearest rounding, in the range of least squared error unless another is named: for weights
@@ -177,6 +210,10 @@ impl Quantize {
             }
             Kind::Fixed(integer, fraction) => Box::new(ElementWise::fixed(*integer, *fraction)?),
             Kind::Gguf(format) => Box::new(Ggml::new(*format)),
+            Kind::Qdq(bits) | Kind::Dynamic(bits) => {
+                self.range()?;
+                Box::new(Uniform::new(Bits::new(*bits)?).per_channel())
+            }
             Kind::Float(format) => {
                 let float = ElementWise::float(*format);
                 Box::new(if options.has(&SATURATE) { float.saturate() } else { float })
@@ -213,13 +250,16 @@ impl Quantize {
             Grain::Group(size) => uniform.per_group(GroupSize::new(size)?),
         };
         uniform = if options.has(&AFFINE) { uniform.affine() } else { uniform };
-        uniform = if options.has(&MSE) { uniform.range(Range::Mse) } else { uniform };
-        uniform = if options.has(&HQQ) { uniform.range(Range::HalfQuadratic) } else { uniform };
-        uniform = if options.has(&ENTROPY) { uniform.range(Range::Entropy) } else { uniform };
-        if let Some(p) = options.number(&PERCENTILE) {
-            uniform = uniform.range(Range::percentile(p)?);
-        }
+        uniform = self.range()?.into_iter().fold(uniform, Uniform::range);
         Ok(if options.has(&F16_SCALES) { uniform.f16_scales() } else { uniform })
+    }
+
+    /// The range that was asked for.
+    fn range(&self) -> niwaki::Result<Option<Range>> {
+        let flags = [(&MSE, Range::Mse), (&HQQ, Range::HalfQuadratic), (&ENTROPY, Range::Entropy)];
+        let flag = flags.into_iter().find(|(flag, _)| self.options.has(flag)).map(|(_, range)| range);
+        let percentile = self.options.number(&PERCENTILE).map(Range::percentile).transpose()?;
+        Ok(flag.or(percentile))
     }
 }
 
@@ -237,6 +277,8 @@ impl FromStr for Quantize {
             Kind::Fixed(..) => "fixed",
             Kind::Float(_) => "float",
             Kind::Gguf(_) => "gguf",
+            Kind::Qdq(_) => "qdq",
+            Kind::Dynamic(_) => "dynamic",
         };
         let specs = KINDS.iter().find(|(kind, _)| *kind == name).map_or(&[][..], |(_, specs)| *specs);
         let options = Options::read(head, specs, words)?;
@@ -289,6 +331,11 @@ fn kind(text: &str) -> Parsed<Kind> {
             let names = || format!("block formats are {}", list(BLOCKS.iter().map(|(name, _)| *name)));
             found.map(|(_, format)| Kind::Gguf(*format)).ok_or_else(names)
         }
+        "qdq" | "dynamic" if !matches!(rest, "7" | "8") => {
+            Err(format!("activations have 8 bits, weights 8 or 7: {name}:8"))
+        }
+        "qdq" => Ok(Kind::Qdq(number(rest)?)),
+        "dynamic" => Ok(Kind::Dynamic(number(rest)?)),
         _ => float.ok_or_else(|| format!("schemes are {FORMS}")),
     }
 }
@@ -311,6 +358,8 @@ impl Display for Quantize {
                 let name = BLOCKS.iter().find(|(_, other)| other == format).map_or("", |(name, _)| name);
                 write!(f, "gguf:{name}")?;
             }
+            Kind::Qdq(bits) => write!(f, "qdq:{bits}")?,
+            Kind::Dynamic(bits) => write!(f, "dynamic:{bits}")?,
             Kind::Float(format) => {
                 f.write_str(FLOATS.iter().find(|(_, other)| other == format).map_or("", |(name, _)| name))?;
             }
@@ -343,6 +392,8 @@ mod tests {
             "bf16,saturate,keep=fc",
             "f8-e4m3",
             "gguf:q4_k,keep=fc",
+            "qdq:8,percentile=99.9,signed,keep=fc",
+            "dynamic:7,keep=fc",
         ] {
             assert_eq!(text.parse::<Quantize>().unwrap().to_string(), text);
         }
@@ -386,6 +437,8 @@ mod tests {
             ("fixed:8", "INTEGER.FRACTION"),
             ("gguf:q2_k", "block formats are `q8_0`"),
             ("gguf:q4_k,affine", "no option `affine`"),
+            ("qdq:4", "qdq:8"),
+            ("qdq:8,percentile=0", "outside (0, 100]"),
         ] {
             let error = text.parse::<Quantize>().unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

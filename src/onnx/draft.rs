@@ -120,10 +120,7 @@ impl Draft {
     /// New nodes read another tensor.
     pub(super) fn redirect_inserted(&mut self, from: &str, to: &str) {
         let nodes = self.inserts.values_mut().flatten().map(|(_, node)| node);
-        nodes
-            .flat_map(|node| &mut node.input)
-            .filter(|name| *name == from)
-            .for_each(|name| to.clone_into(name));
+        nodes.for_each(|node| rename(&mut node.input, from, to));
     }
 
     /// The model with the new nodes in their places.
@@ -164,6 +161,11 @@ pub(super) fn walk<'m>(
         };
     }
     Some(graph)
+}
+
+/// Another name wherever this one stands.
+pub(super) fn rename(names: &mut [String], from: &str, to: &str) {
+    names.iter_mut().filter(|name| *name == from).for_each(|name| to.clone_into(name));
 }
 
 /// A node of ONNX's own operators.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::Result;
 use crate::onnx::Graph;
-use crate::onnx::edit::draft;
+use crate::onnx::draft;
 use crate::onnx::proto::GraphProto;
 use crate::onnx::view::{GraphPath, Node, Source, Tensor, TensorId, View};
 
